@@ -1,0 +1,35 @@
+# Compiler flags shared by every target of umbriel, as the interface target umbriel_flags.
+#
+# Results are bit-equal for one build, so nothing here may let the compiler reorder sums (-ffast-math).
+# -fno-math-errno and -fno-trapping-math change no value; they let square roots and divisions vectorise.
+add_library(umbriel_flags INTERFACE)
+target_compile_options(umbriel_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno -fno-trapping-math>)
+if(UMBRIEL_NATIVE AND NOT Kokkos_ENABLE_CUDA_FOUND)
+  include(CheckCXXCompilerFlag)
+  check_cxx_compiler_flag(-march=native UMBRIEL_HAS_MARCH_NATIVE)
+  if(UMBRIEL_HAS_MARCH_NATIVE)
+    target_compile_options(umbriel_flags INTERFACE -march=native)
+    # GCC uses half-width vectors on AVX-512 machines unless told otherwise.
+    check_cxx_compiler_flag(-mprefer-vector-width=512 UMBRIEL_HAS_VECTOR_WIDTH)
+    if(UMBRIEL_HAS_VECTOR_WIDTH)
+      target_compile_options(umbriel_flags INTERFACE -mprefer-vector-width=512)
+    endif()
+  endif()
+endif()
+if(UMBRIEL_BOUNDS_CHECK)
+  target_compile_definitions(umbriel_flags INTERFACE KOKKOS_ENABLE_DEBUG_BOUNDS_CHECK)
+endif()
+if(UMBRIEL_SANITIZE)
+  target_compile_options(umbriel_flags INTERFACE -fsanitize=${UMBRIEL_SANITIZE} -fno-omit-frame-pointer
+                                                 -fno-sanitize-recover=undefined)
+  target_link_options(umbriel_flags INTERFACE -fsanitize=${UMBRIEL_SANITIZE})
+endif()
+
+set(UMBRIEL_WARNINGS -Wall -Wextra -Wpedantic)
+if(UMBRIEL_WERROR)
+  list(APPEND UMBRIEL_WARNINGS -Werror)
+endif()
+set(UMBRIEL_NO_UNDEFINED)
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT UMBRIEL_SANITIZE)
+  set(UMBRIEL_NO_UNDEFINED -Wl,--no-undefined)
+endif()

@@ -1,0 +1,90 @@
+# umbriel_library(NAME name SOURCES ... DEPENDS lib ... LINK target ...)
+#   One shared library a folder. Its headers are seen as "umbriel/<name>/x.hpp", and only by the libraries that list it
+#   (directly or through others) in DEPENDS: an include or a symbol from a layer that is not listed does not build.
+#
+# umbriel_test(NAME name SOURCES ... DEPENDS lib ... [RANKS 1 2 ...] [LABELS ...] [TIMEOUT s])
+#   One GoogleTest program, registered once for each number of MPI ranks.
+#
+# umbriel_benchmark(NAME name SOURCES ... DEPENDS lib ...)
+include(GNUInstallDirs)
+
+function(umbriel_library)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPENDS;LINK;PRIVATE_LINK" ${ARGN})
+  set(target umbriel_${ARG_NAME})
+  set(view "${PROJECT_BINARY_DIR}/include/${ARG_NAME}")
+  file(MAKE_DIRECTORY "${view}/umbriel")
+  file(CREATE_LINK "${CMAKE_CURRENT_SOURCE_DIR}" "${view}/umbriel/${ARG_NAME}" SYMBOLIC)
+
+  add_library(${target} SHARED ${ARG_SOURCES})
+  target_include_directories(${target} PUBLIC "${view}")
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_compile_options(${target} PRIVATE ${UMBRIEL_WARNINGS})
+  target_link_options(${target} PRIVATE ${UMBRIEL_NO_UNDEFINED})
+  list(TRANSFORM ARG_DEPENDS PREPEND umbriel_)
+  target_link_libraries(${target} PUBLIC ${ARG_DEPENDS} ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK} umbriel_flags)
+  install(TARGETS ${target} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+
+  # Every header must compile alone.
+  if(UMBRIEL_BUILD_TESTS)
+    file(GLOB headers CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/*.hpp")
+    set(probes)
+    foreach(header IN LISTS headers)
+      get_filename_component(stem "${header}" NAME_WE)
+      set(probe "${PROJECT_BINARY_DIR}/headers/${ARG_NAME}/${stem}.cpp")
+      set(text "#include \"umbriel/${ARG_NAME}/${stem}.hpp\"\n")
+      if(EXISTS "${probe}")
+        file(READ "${probe}" old)
+      else()
+        set(old "")
+      endif()
+      if(NOT old STREQUAL text)
+        file(WRITE "${probe}" "${text}")
+      endif()
+      list(APPEND probes "${probe}")
+    endforeach()
+    if(probes)
+      add_library(${target}_headers OBJECT ${probes})
+      target_link_libraries(${target}_headers PRIVATE ${target} umbriel_flags)
+      target_compile_options(${target}_headers PRIVATE ${UMBRIEL_WARNINGS} -O0)
+    endif()
+  endif()
+endfunction()
+
+function(umbriel_test)
+  cmake_parse_arguments(ARG "" "NAME;TIMEOUT" "SOURCES;DEPENDS;RANKS;LABELS;ARGUMENTS" ${ARGN})
+  if(NOT ARG_RANKS)
+    set(ARG_RANKS 1)
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  set(target test_${ARG_NAME})
+  add_executable(${target} ${ARG_SOURCES})
+  list(TRANSFORM ARG_DEPENDS PREPEND umbriel_)
+  target_link_libraries(${target} PRIVATE ${ARG_DEPENDS} umbriel_test_main umbriel_flags)
+  target_compile_options(${target} PRIVATE ${UMBRIEL_WARNINGS})
+  foreach(ranks IN LISTS ARG_RANKS)
+    umbriel_add_ranks_test(NAME ${ARG_NAME} RANKS ${ranks} TIMEOUT ${ARG_TIMEOUT} LABELS ${ARG_LABELS}
+                           COMMAND $<TARGET_FILE:${target}> ${ARG_ARGUMENTS})
+  endforeach()
+endfunction()
+
+# umbriel_add_ranks_test(NAME name RANKS n COMMAND ...): a ctest entry run under mpiexec.
+function(umbriel_add_ranks_test)
+  cmake_parse_arguments(ARG "" "NAME;RANKS;TIMEOUT" "COMMAND;LABELS" ${ARGN})
+  set(name ${ARG_NAME}.ranks${ARG_RANKS})
+  add_test(NAME ${name} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ARG_RANKS} ${MPIEXEC_PREFLAGS}
+                                ${ARG_COMMAND} ${MPIEXEC_POSTFLAGS})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} PROCESSORS ${ARG_RANKS} LABELS "${ARG_LABELS}"
+    SKIP_REGULAR_EXPRESSION "ALL TESTS SKIPPED"
+    ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1;OMPI_MCA_rmaps_base_oversubscribe=1;OMPI_MCA_hwloc_base_binding_policy=none;OMP_NUM_THREADS=1;UMBRIEL_REFERENCE_DATA=${UMBRIEL_REFERENCE_DATA}")
+endfunction()
+
+function(umbriel_benchmark)
+  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPENDS" ${ARGN})
+  set(target bench_${ARG_NAME})
+  add_executable(${target} ${ARG_SOURCES})
+  list(TRANSFORM ARG_DEPENDS PREPEND umbriel_)
+  target_link_libraries(${target} PRIVATE ${ARG_DEPENDS} benchmark::benchmark umbriel_flags)
+  target_compile_options(${target} PRIVATE ${UMBRIEL_WARNINGS})
+endfunction()

@@ -1,0 +1,151 @@
+/// Loops over batches of maps, and sums over each map that give the same bits on every backend, for any number of
+/// threads and for any batch size.
+///
+/// A map is summed row by row; in a row, lane l adds the elements x = l, l + lanes, ... in float64; then lanes and
+/// rows are added in index order. On a host that order fills vector registers; on a GPU neighbouring lanes are
+/// neighbouring threads. The result depends on the map alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "umbriel/core/views.hpp"
+
+namespace umbriel {
+
+/// Partial sums of a row: 16 doubles are two AVX-512 registers or half a warp.
+inline constexpr int sum_lanes = 16;
+
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__NVCC__)
+#define UMBRIEL_INDEPENDENT_ITERATIONS _Pragma("GCC ivdep")
+#else
+#define UMBRIEL_INDEPENDENT_ITERATIONS
+#endif
+
+/// Buffer for sum_each_map; one serves any number of calls one after the other.
+struct SumWorkspace {
+  View3<double> rows;  ///< [map, y, lane]
+
+  SumWorkspace() = default;
+  SumWorkspace(int maps, int height) : rows("umbriel::sum_workspace", maps, height, sum_lanes) {}
+};
+
+namespace detail {
+
+// Functors and not lambdas: nvcc refuses an extended lambda that captures inside `if constexpr`.
+
+template <class F>
+struct RowLoop {
+  F f;
+  int height, width;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t row) const {
+    const int map = static_cast<int>(row / height);
+    const int y = static_cast<int>(row % height);
+    UMBRIEL_INDEPENDENT_ITERATIONS
+    for (int x = 0; x < width; ++x) f(map, y, x);
+  }
+};
+
+template <class F>
+struct ElementLoop {
+  F f;
+  int height, width;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
+    const std::int64_t elements = static_cast<std::int64_t>(height) * width;
+    const int element = static_cast<int>(i % elements);
+    f(static_cast<int>(i / elements), element / width, element % width);
+  }
+};
+
+template <class F>
+struct RowSum {
+  F f;
+  View3<double> rows;
+  int height, width;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t row) const {
+    const int map = static_cast<int>(row / height);
+    const int y = static_cast<int>(row % height);
+    double sums[sum_lanes] = {};
+    int x = 0;
+    for (; x + sum_lanes <= width; x += sum_lanes) {
+      UMBRIEL_INDEPENDENT_ITERATIONS
+      for (int lane = 0; lane < sum_lanes; ++lane) sums[lane] += static_cast<double>(f(map, y, x + lane));
+    }
+    for (int lane = 0; x + lane < width; ++lane) sums[lane] += static_cast<double>(f(map, y, x + lane));
+    for (int lane = 0; lane < sum_lanes; ++lane) rows(map, y, lane) = sums[lane];
+  }
+};
+
+template <class F>
+struct LaneSum {
+  F f;
+  View3<double> rows;
+  int height, width;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
+    const std::int64_t lanes_a_map = static_cast<std::int64_t>(height) * sum_lanes;
+    const int map = static_cast<int>(i / lanes_a_map);
+    const int y = static_cast<int>(i % lanes_a_map) / sum_lanes;
+    const int lane = static_cast<int>(i % sum_lanes);
+    double sum = 0;
+    for (int x = lane; x < width; x += sum_lanes) sum += static_cast<double>(f(map, y, x));
+    rows(map, y, lane) = sum;
+  }
+};
+
+struct MapSum {
+  View3<double> rows;
+  View1<double> out;
+  int height;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const int map) const {
+    double total = 0;
+    for (int y = 0; y < height; ++y) {
+      double row = 0;
+      for (int lane = 0; lane < sum_lanes; ++lane) row += rows(map, y, lane);
+      total += row;
+    }
+    out(map) = total;
+  }
+};
+
+}  // namespace detail
+
+/// Calls f(map, y, x) for every element of `maps` arrays of height x width. Iterations must be independent.
+template <class F>
+void for_each_element(const std::string& label, const Space& space, int maps, int height, int width, const F& f) {
+  if (maps <= 0) return;
+  if constexpr (runs_on_host) {
+    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, static_cast<std::int64_t>(maps) * height),
+                         detail::RowLoop<F>{f, height, width});
+  } else {
+    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, static_cast<std::int64_t>(maps) * height * width),
+                         detail::ElementLoop<F>{f, height, width});
+  }
+}
+
+/// out(map) = sum over y, x of f(map, y, x), in float64; f may also write arrays, so that a kernel that computes a
+/// field and its norm reads memory once.
+/// @param out  [>= maps] float64
+template <class F>
+void sum_each_map(const std::string& label, const Space& space, int maps, int height, int width,
+                  const SumWorkspace& workspace, const View1<double>& out, const F& f) {
+  if (maps <= 0) return;
+  require(static_cast<int>(workspace.rows.extent(0)) >= maps && static_cast<int>(workspace.rows.extent(1)) >= height,
+          ExitCode::usage, "the sum workspace is too small", label);
+  const std::int64_t rows = static_cast<std::int64_t>(maps) * height;
+  if constexpr (runs_on_host) {
+    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, rows),
+                         detail::RowSum<F>{f, workspace.rows, height, width});
+  } else {
+    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, rows * sum_lanes),
+                         detail::LaneSum<F>{f, workspace.rows, height, width});
+  }
+  Kokkos::parallel_for(label + "_rows", Kokkos::RangePolicy<Space>(space, 0, maps),
+                       detail::MapSum{workspace.rows, out, height});
+}
+
+}  // namespace umbriel

@@ -1,0 +1,99 @@
+/// HDF5 files written and read by all ranks together.
+///
+/// A file is written under a temporary name and appears under its own only when `commit` has flushed, synced, closed,
+/// re-read (every chunk's Fletcher-32 checksum) and renamed it. After every step the ranks agree on the outcome: a
+/// failure on one rank is the same Error(file_system) on all, and no further collective call is made on that file.
+///
+/// Datasets are chunked with checksums; every axis is a dimension scale, every dataset has `units` and `long_name`, so
+/// that h5py and xarray open them without help.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "umbriel/mpi/communicator.hpp"
+
+namespace umbriel {
+
+/// Name, axes and meaning of a dataset. Axis names refer to dimension scales written with `write_axis`.
+struct DatasetInfo {
+  std::string path;               ///< "/summary/mean"
+  std::vector<std::string> axes;  ///< {"y", "x"}; empty for a scalar
+  std::string units;              ///< "1" for a dimensionless quantity
+  std::string long_name;          ///< for humans, one line
+};
+
+/// Element types of datasets: float, double, std::int32_t, std::int64_t, std::uint8_t.
+class Hdf5Writer {
+ public:
+  /// Opens PATH's temporary file. @throws Error(file_system)
+  Hdf5Writer(const std::string& path, const Communicator& comm);
+  ~Hdf5Writer();  ///< without commit: removes the temporary file
+
+  /// A dimension scale: the coordinates of one axis, at the root of the file.
+  void write_axis(const std::string& name, const std::vector<double>& coordinates, const std::string& units,
+                  const std::string& long_name);
+
+  /// The whole dataset from rank 0; the arguments of other ranks are ignored but for `info`.
+  template <class T>
+  void write(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, const T* data);
+
+  /// A dataset sharded along its first axis: this rank holds items [first, first + count) of shape[0].
+  /// Chunks are one item, so that no chunk is shared by two ranks.
+  template <class T>
+  void write_sharded(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, std::uint64_t first,
+                     std::uint64_t count, const T* data);
+
+  /// @{ Attribute of a group or dataset ("/" for the file); parent groups are made as needed.
+  void attribute(const std::string& object, const std::string& name, const std::string& value);
+  void attribute(const std::string& object, const std::string& name, double value);
+  void attribute(const std::string& object, const std::string& name, std::int64_t value);
+  /// @}
+
+  /// Makes the file appear under its own name, whole. @throws Error(file_system); the temporary file is removed then
+  void commit();
+
+ private:
+  struct File;
+  std::unique_ptr<File> file_;
+};
+
+/// Reads on this process alone: any rank may open a file by itself.
+class Hdf5Reader {
+ public:
+  /// @throws Error(file_system) if it cannot be opened, Error(input) if it is not HDF5
+  explicit Hdf5Reader(const std::string& path);
+  ~Hdf5Reader();
+
+  const std::string& path() const;
+  bool has(const std::string& object) const;
+  /// Paths of all datasets, in alphabetical order.
+  std::vector<std::string> datasets() const;
+  std::vector<std::uint64_t> shape(const std::string& dataset) const;
+  /// "float32", "float64", "int32", "int64", "uint8"
+  std::string type(const std::string& dataset) const;
+
+  /// All elements, converted to T. @throws Error(input) for a missing dataset or a failed checksum
+  template <class T>
+  std::vector<T> read(const std::string& dataset) const;
+  /// Items [first, first + count) along the first axis.
+  template <class T>
+  std::vector<T> read(const std::string& dataset, std::uint64_t first, std::uint64_t count) const;
+
+  bool has_attribute(const std::string& object, const std::string& name) const;
+  /// Attribute as text, whatever its type.
+  std::string attribute(const std::string& object, const std::string& name) const;
+  std::vector<std::string> attributes(const std::string& object) const;
+
+  /// SHA-256 over names, types, shapes and bytes of all datasets: equal for two results with the same data, whatever
+  /// their provenance attributes.
+  std::string data_digest() const;
+
+ private:
+  struct File;
+  std::unique_ptr<File> file_;
+};
+
+}  // namespace umbriel
