@@ -1,0 +1,109 @@
+#include "umbriel/maps/radial_bins.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+
+#include "umbriel/core/loops.hpp"
+
+namespace umbriel {
+namespace {
+
+/// Modes of the full plane that a mode of the half spectrum stands for.
+KOKKOS_INLINE_FUNCTION double weight(int kx, int width) { return kx == 0 || 2 * kx == width ? 1.0 : 2.0; }
+
+struct BandPower {
+  SpectrumBatch f, g;
+  View2<int> band;
+  View2<double> out;
+  View1<double> modes;
+  int height, half_width, width, bands;
+
+  // One thread sums one map in index order: the same bits everywhere. Spectra are taken rarely.
+  KOKKOS_INLINE_FUNCTION void operator()(const int map) const {
+    for (int b = 0; b < bands; ++b) out(map, b) = 0;
+    for (int ky = 0; ky < height; ++ky) {
+      for (int kx = 0; kx < half_width; ++kx) {
+        const int b = band(ky, kx);
+        if (b < 0) continue;
+        const Complex u = f(map, ky, kx), v = g(map, ky, kx);
+        out(map, b) += weight(kx, width) * (static_cast<double>(u.real()) * v.real() + static_cast<double>(u.imag()) * v.imag());
+      }
+    }
+    for (int b = 0; b < bands; ++b) out(map, b) /= modes(b);
+  }
+};
+
+}  // namespace
+
+double multipole(Grid grid, double pixel_arcmin, int ky, int kx) {
+  const double pixel = pixel_arcmin / 60 * std::numbers::pi / 180;
+  const double fy = static_cast<double>(ky <= grid.height / 2 ? ky : ky - grid.height) / grid.height;
+  const double fx = static_cast<double>(kx) / grid.width;
+  return 2 * std::numbers::pi * std::hypot(fx, fy) / pixel;
+}
+
+RadialBins radial_bins(Grid grid, double pixel_arcmin, const std::vector<double>& edges) {
+  require(edges.size() >= 2 && std::is_sorted(edges.begin(), edges.end()), ExitCode::usage,
+          "band edges must be at least two increasing multipoles");
+  RadialBins bins;
+  bins.grid = grid;
+  bins.edges = edges;
+  bins.centres.assign(edges.size() - 1, 0);
+  bins.modes.assign(edges.size() - 1, 0);
+  Kokkos::View<int**, Kokkos::LayoutRight, HostMemory> band("band", grid.height, grid.half_width());
+  for (int ky = 0; ky < grid.height; ++ky) {
+    for (int kx = 0; kx < grid.half_width(); ++kx) {
+      const double l = multipole(grid, pixel_arcmin, ky, kx);
+      const auto above = std::upper_bound(edges.begin(), edges.end(), l);
+      const bool inside = above != edges.begin() && above != edges.end() && (ky != 0 || kx != 0);
+      const int b = inside ? static_cast<int>(above - edges.begin()) - 1 : -1;
+      band(ky, kx) = b;
+      if (b < 0) continue;
+      bins.modes[b] += weight(kx, grid.width);
+      bins.centres[b] += weight(kx, grid.width) * l;
+    }
+  }
+  for (int b = 0; b < bins.bands(); ++b) {
+    require(bins.modes[b] > 0, ExitCode::usage, "a multipole band holds no mode of the grid",
+            "band " + std::to_string(edges[b]) + " ... " + std::to_string(edges[b + 1]), "choose wider bands");
+    bins.centres[b] /= bins.modes[b];
+  }
+  bins.band = on_device(band);
+  return bins;
+}
+
+std::vector<double> logarithmic_edges(Grid grid, double pixel_arcmin, int bands, int min_modes) {
+  const double lowest = std::min(multipole(grid, pixel_arcmin, 1, 0), multipole(grid, pixel_arcmin, 0, 1));
+  const double highest = multipole(grid, pixel_arcmin, grid.height / 2, 0);
+  std::vector<double> edges = {0.99 * lowest};
+  for (int b = 1; b <= bands; ++b) {
+    const double edge = lowest * std::pow(highest / lowest, static_cast<double>(b) / bands);
+    double modes = 0;
+    for (int ky = 0; ky < grid.height; ++ky) {
+      for (int kx = 0; kx < grid.half_width(); ++kx) {
+        const double l = multipole(grid, pixel_arcmin, ky, kx);
+        if (l >= edges.back() && l < edge) modes += weight(kx, grid.width);
+      }
+    }
+    if (modes >= min_modes) edges.push_back(edge);
+  }
+  if (edges.size() == 1) edges.push_back(highest);
+  return edges;
+}
+
+void band_cross_power(const Space& space, const RadialBins& bins, const SpectrumBatch& f, const SpectrumBatch& g, int n,
+                      const View2<double>& out) {
+  HostView1<double> modes("modes", bins.modes.size());
+  std::copy(bins.modes.begin(), bins.modes.end(), modes.data());
+  Kokkos::parallel_for("umbriel::band_power", Kokkos::RangePolicy<Space>(space, 0, n),
+                       BandPower{f, g, bins.band, out, on_device(modes), bins.grid.height, bins.grid.half_width(),
+                                 bins.grid.width, bins.bands()});
+}
+
+void band_power(const Space& space, const RadialBins& bins, const SpectrumBatch& spectra, int n,
+                const View2<double>& out) {
+  band_cross_power(space, bins, spectra, spectra, n, out);
+}
+
+}  // namespace umbriel

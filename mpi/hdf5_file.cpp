@@ -1,0 +1,549 @@
+#include "umbriel/mpi/hdf5_file.hpp"
+
+#include <fcntl.h>
+#include <hdf5.h>
+#include <hdf5_hl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "umbriel/mpi/mpi_check.hpp"
+#include "umbriel/mpi/sha256.hpp"
+
+namespace umbriel {
+namespace {
+
+/// Owns one HDF5 identifier.
+class Handle {
+ public:
+  using Close = herr_t (*)(hid_t);
+  Handle(hid_t id, Close close) : id_(id), close_(close) {}
+  ~Handle() {
+    if (id_ >= 0) close_(id_);
+  }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  operator hid_t() const { return id_; }
+  bool valid() const { return id_ >= 0; }
+  hid_t release() { return std::exchange(id_, -1); }
+
+ private:
+  hid_t id_;
+  Close close_;
+};
+
+/// The innermost entry of HDF5's error stack: what really went wrong.
+std::string hdf5_text() {
+  std::string text = "unknown HDF5 error";
+  H5Ewalk2(
+      H5E_DEFAULT, H5E_WALK_UPWARD,
+      [](unsigned n, const H5E_error2_t* entry, void* out) -> herr_t {
+        if (n == 0 && entry->desc != nullptr) *static_cast<std::string*>(out) = entry->desc;
+        return 0;
+      },
+      &text);
+  H5Eclear2(H5E_DEFAULT);
+  return text;
+}
+
+/// Quiet errors (they become exceptions) and no clean-up at exit: closing a broken parallel file would wait for ranks
+/// that are gone.
+void prepare_hdf5() {
+  static const bool once = [] {
+    H5dont_atexit();
+    H5open();
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    return true;
+  }();
+  (void)once;
+}
+
+template <class T>
+hid_t memory_type();
+template <> hid_t memory_type<float>() { return H5T_NATIVE_FLOAT; }
+template <> hid_t memory_type<double>() { return H5T_NATIVE_DOUBLE; }
+template <> hid_t memory_type<std::int32_t>() { return H5T_NATIVE_INT32; }
+template <> hid_t memory_type<std::int64_t>() { return H5T_NATIVE_INT64; }
+template <> hid_t memory_type<std::uint8_t>() { return H5T_NATIVE_UINT8; }
+
+std::uint64_t product(const std::vector<std::uint64_t>& shape, std::size_t from = 0) {
+  return std::accumulate(shape.begin() + from, shape.end(), std::uint64_t{1}, std::multiplies<>());
+}
+
+constexpr std::uint64_t largest_chunk = std::uint64_t{16} << 20;  // bytes
+constexpr std::uint64_t largest_write = std::uint64_t{1} << 29;   // bytes a rank and call; MPI-IO counts are 32-bit
+
+}  // namespace
+
+struct Hdf5Writer::File {
+  std::string path;
+  std::string temporary;
+  Communicator comm;
+  hid_t id = -1;
+  bool broken = false;
+  bool committed = false;
+
+  /// Ends a step: the ranks agree on its outcome. `ok` and `text` are this rank's.
+  void agree(bool ok, const std::string& text, const std::string& what) {
+    const std::int64_t failed = comm.min(ok ? comm.size() : comm.rank());
+    if (failed == comm.size()) return;
+    broken = true;
+    const std::string reason = comm.broadcast(text, static_cast<int>(failed));
+    throw Error(ExitCode::file_system, "writing failed on rank " + std::to_string(failed) + ": " + reason,
+                path + ", " + what, "check free space, quota and permissions; no file was left behind");
+  }
+
+  template <class Action>
+  void step(const std::string& what, const Action& action) {
+    require(!broken, ExitCode::file_system, "the file failed earlier", path);
+    std::string text;
+    bool ok = true;
+    try {
+      action();
+    } catch (const std::exception& error) {
+      ok = false;
+      text = error.what();
+    }
+    agree(ok, text, what);
+  }
+
+  static void check(bool ok) {
+    if (!ok) throw std::runtime_error(hdf5_text());
+  }
+
+  Handle transfer() const {
+    Handle list(H5Pcreate(H5P_DATASET_XFER), H5Pclose);
+    if (comm.size() > 1) H5Pset_dxpl_mpio(list, H5FD_MPIO_COLLECTIVE);
+    return Handle(list.release(), H5Pclose);
+  }
+
+  Handle create_dataset(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, hid_t type,
+                        bool one_item_chunks) {
+    const std::vector<hsize_t> extent(shape.begin(), shape.end());
+    Handle space(shape.empty() ? H5Screate(H5S_SCALAR)
+                               : H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr),
+                 H5Sclose);
+    Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+    H5Pset_create_intermediate_group(links, 1);
+    Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    H5Pset_obj_track_times(creation, 0);  // the same data give the same bytes
+    if (!shape.empty() && product(shape) > 0) {
+      std::vector<hsize_t> chunk = extent;
+      if (one_item_chunks) chunk[0] = 1;
+      std::uint64_t bytes = H5Tget_size(type);
+      for (const hsize_t n : chunk) bytes *= n;
+      for (std::size_t axis = one_item_chunks ? 1 : 0; axis < chunk.size() && bytes > largest_chunk; ++axis) {
+        const std::uint64_t pieces = std::min<std::uint64_t>(chunk[axis], (bytes + largest_chunk - 1) / largest_chunk);
+        bytes /= chunk[axis];
+        chunk[axis] = (chunk[axis] + pieces - 1) / pieces;
+        bytes *= chunk[axis];
+      }
+      H5Pset_chunk(creation, static_cast<int>(chunk.size()), chunk.data());
+      H5Pset_fletcher32(creation);
+      H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER);
+    }
+    Handle dataset(H5Dcreate2(id, info.path.c_str(), type, space, links, creation, H5P_DEFAULT), H5Dclose);
+    check(dataset.valid());
+    text_attribute(dataset, "units", info.units);
+    text_attribute(dataset, "long_name", info.long_name);
+    for (std::size_t axis = 0; axis < info.axes.size(); ++axis) {
+      Handle scale(H5Dopen2(id, ("/" + info.axes[axis]).c_str(), H5P_DEFAULT), H5Dclose);
+      if (!scale.valid()) throw std::runtime_error("axis " + info.axes[axis] + " was not written");
+      check(H5DSattach_scale(dataset, scale, static_cast<unsigned>(axis)) >= 0);
+    }
+    return Handle(dataset.release(), H5Dclose);
+  }
+
+  static void text_attribute(hid_t object, const std::string& name, const std::string& value) {
+    Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+    H5Tset_size(type, std::max<std::size_t>(value.size(), 1));
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    H5Tset_strpad(type, H5T_STR_NULLPAD);
+    Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+    Handle attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    check(attribute.valid());
+    const char* bytes = value.empty() ? "\0" : value.c_str();
+    check(H5Awrite(attribute, type, bytes) >= 0);
+  }
+
+  /// Opens a dataset or group, making the group where there is none.
+  Handle object(const std::string& path_in_file) {
+    if (path_in_file == "/") return Handle(H5Oopen(id, "/", H5P_DEFAULT), H5Oclose);
+    if (H5Lexists(id, path_in_file.c_str(), H5P_DEFAULT) > 0)
+      return Handle(H5Oopen(id, path_in_file.c_str(), H5P_DEFAULT), H5Oclose);
+    Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+    H5Pset_create_intermediate_group(links, 1);
+    return Handle(H5Gcreate2(id, path_in_file.c_str(), links, H5P_DEFAULT, H5P_DEFAULT), H5Oclose);
+  }
+
+  template <class Scalar>
+  void scalar_attribute(const std::string& path_in_file, const std::string& name, Scalar value) {
+    comm.broadcast(&value, sizeof value);
+    step(path_in_file + "@" + name, [&] {
+      Handle owner = object(path_in_file);
+      check(owner.valid());
+      Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+      const hid_t type = memory_type<Scalar>();
+      Handle attribute(H5Acreate2(owner, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+      check(attribute.valid());
+      check(H5Awrite(attribute, type, &value) >= 0);
+    });
+  }
+};
+
+Hdf5Writer::Hdf5Writer(const std::string& path, const Communicator& comm) : file_(std::make_unique<File>()) {
+  prepare_hdf5();
+  file_->path = path;
+  file_->temporary = path + ".partial";
+  file_->comm = comm;
+  file_->step("create", [&] {
+    Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+    if (comm.size() > 1) {
+      File::check(H5Pset_fapl_mpio(access, *static_cast<MPI_Comm*>(comm.native()), MPI_INFO_NULL) >= 0);
+    }
+    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110);
+    Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+    H5Pset_obj_track_times(creation, 0);
+    file_->id = H5Fcreate(file_->temporary.c_str(), H5F_ACC_TRUNC, creation, access);
+    File::check(file_->id >= 0);
+  });
+}
+
+Hdf5Writer::~Hdf5Writer() {
+  if (file_->committed) return;
+  // A broken parallel file is not closed: that is a collective call, and the other ranks may be gone.
+  if (file_->id >= 0 && (!file_->broken || file_->comm.size() == 1)) H5Fclose(file_->id);
+  if (file_->comm.is_root()) ::unlink(file_->temporary.c_str());
+}
+
+void Hdf5Writer::write_axis(const std::string& name, const std::vector<double>& coordinates, const std::string& units,
+                            const std::string& long_name) {
+  write<double>({"/" + name, {}, units, long_name}, {coordinates.size()}, coordinates.data());
+  file_->step("/" + name, [&] {
+    Handle dataset(H5Dopen2(file_->id, ("/" + name).c_str(), H5P_DEFAULT), H5Dclose);
+    File::check(dataset.valid() && H5DSset_scale(dataset, name.c_str()) >= 0);
+  });
+}
+
+template <class T>
+void Hdf5Writer::write(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, const T* data) {
+  file_->step(info.path, [&] {
+    const hid_t type = memory_type<T>();
+    Handle dataset = file_->create_dataset(info, shape, type, false);
+    if (product(shape) == 0) return;
+    Handle space(H5Dget_space(dataset), H5Sclose);
+    if (!file_->comm.is_root()) H5Sselect_none(space);
+    Handle list = file_->transfer();
+    File::check(H5Dwrite(dataset, type, space, space, list, data) >= 0);
+  });
+}
+
+template <class T>
+void Hdf5Writer::write_sharded(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, std::uint64_t first,
+                               std::uint64_t count, const T* data) {
+  const std::uint64_t item = product(shape, 1);
+  const std::uint64_t at_once = std::max<std::uint64_t>(1, largest_write / std::max<std::uint64_t>(1, item * sizeof(T)));
+  const std::int64_t rounds = file_->comm.max(static_cast<std::int64_t>((count + at_once - 1) / at_once));
+  file_->step(info.path, [&] {
+    const hid_t type = memory_type<T>();
+    Handle dataset = file_->create_dataset(info, shape, type, true);
+    if (product(shape) == 0) return;
+    Handle list = file_->transfer();
+    for (std::int64_t round = 0; round < rounds; ++round) {
+      const std::uint64_t begin = std::min<std::uint64_t>(count, round * at_once);
+      const std::uint64_t n = std::min<std::uint64_t>(count - begin, at_once);
+      std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
+      offset[0] = first + begin;
+      extent[0] = n;
+      Handle space(H5Dget_space(dataset), H5Sclose);
+      std::vector<hsize_t> memory_extent = extent;
+      if (n == 0) memory_extent[0] = 1;
+      Handle memory(H5Screate_simple(static_cast<int>(memory_extent.size()), memory_extent.data(), nullptr), H5Sclose);
+      if (n == 0) {
+        H5Sselect_none(space);
+        H5Sselect_none(memory);
+      } else {
+        H5Sselect_hyperslab(space, H5S_SELECT_SET, offset.data(), nullptr, extent.data(), nullptr);
+      }
+      File::check(H5Dwrite(dataset, type, memory, space, list, data + begin * item) >= 0);
+    }
+  });
+}
+
+void Hdf5Writer::attribute(const std::string& object, const std::string& name, const std::string& value) {
+  const std::string agreed = file_->comm.broadcast(value);
+  file_->step(object + "@" + name, [&] {
+    Handle owner = file_->object(object);
+    File::check(owner.valid());
+    File::text_attribute(owner, name, agreed);
+  });
+}
+
+void Hdf5Writer::attribute(const std::string& object, const std::string& name, double value) {
+  file_->scalar_attribute(object, name, value);
+}
+
+void Hdf5Writer::attribute(const std::string& object, const std::string& name, std::int64_t value) {
+  file_->scalar_attribute(object, name, value);
+}
+
+void Hdf5Writer::commit() {
+  file_->step("flush", [&] {
+    const herr_t flushed = H5Fflush(file_->id, H5F_SCOPE_GLOBAL);
+    const std::string text = flushed < 0 ? hdf5_text() : "";
+    const herr_t closed = H5Fclose(std::exchange(file_->id, -1));
+    if (flushed < 0) throw std::runtime_error(text);
+    File::check(closed >= 0);
+  });
+  file_->step("sync, verify and rename", [&] {
+    if (!file_->comm.is_root()) return;
+    const auto fail = [](const char* call) { throw std::runtime_error(std::string(call) + ": " + std::strerror(errno)); };
+    const int descriptor = ::open(file_->temporary.c_str(), O_RDONLY);
+    if (descriptor < 0) fail("open");
+    const int synced = ::fsync(descriptor);
+    ::close(descriptor);
+    if (synced != 0) fail("fsync");
+    Hdf5Reader(file_->temporary).data_digest();  // reads every chunk, and with it every checksum
+    if (::rename(file_->temporary.c_str(), file_->path.c_str()) != 0) fail("rename");
+    const std::size_t slash = file_->path.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : file_->path.substr(0, slash + 1);
+    const int directory = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY);
+    if (directory < 0) fail("open folder");
+    const int folder_synced = ::fsync(directory);
+    ::close(directory);
+    if (folder_synced != 0) fail("fsync folder");
+  });
+  file_->committed = true;
+}
+
+// --- Reader --------------------------------------------------------------------------------------------------------
+
+struct Hdf5Reader::File {
+  std::string path;
+  hid_t id = -1;
+
+  ~File() {
+    if (id >= 0) H5Fclose(id);
+  }
+
+  [[noreturn]] void fail(const std::string& what, const std::string& object) const {
+    throw Error(ExitCode::input, what, path + ", " + object, "the file is damaged or of another kind; make it again");
+  }
+
+  Handle open(const std::string& dataset) const {
+    Handle handle(H5Dopen2(id, dataset.c_str(), H5P_DEFAULT), H5Dclose);
+    if (!handle.valid()) {
+      H5Eclear2(H5E_DEFAULT);
+      fail("there is no such dataset", dataset);
+    }
+    return Handle(handle.release(), H5Dclose);
+  }
+
+  std::vector<std::uint64_t> shape(hid_t dataset) const {
+    Handle space(H5Dget_space(dataset), H5Sclose);
+    const int rank = H5Sget_simple_extent_ndims(space);
+    std::vector<hsize_t> extent(std::max(rank, 0));
+    if (rank > 0) H5Sget_simple_extent_dims(space, extent.data(), nullptr);
+    return {extent.begin(), extent.end()};
+  }
+
+  /// Elements in the dataset; refuses a header that claims more than the file can hold.
+  std::uint64_t checked_size(hid_t dataset, const std::string& name) const {
+    hsize_t file_bytes = 0;
+    H5Fget_filesize(id, &file_bytes);
+    double elements = 1;
+    for (const std::uint64_t n : shape(dataset)) elements *= static_cast<double>(n);
+    Handle type(H5Dget_type(dataset), H5Tclose);
+    if (elements * static_cast<double>(H5Tget_size(type)) > static_cast<double>(file_bytes))
+      fail("the dataset claims to be larger than the file", name);
+    return static_cast<std::uint64_t>(elements);
+  }
+};
+
+Hdf5Reader::Hdf5Reader(const std::string& path) : file_(std::make_unique<File>()) {
+  prepare_hdf5();
+  file_->path = path;
+  require(::access(path.c_str(), R_OK) == 0, ExitCode::file_system,
+          std::string("cannot read the file: ") + std::strerror(errno), path, "check the path and its permissions");
+  file_->id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  if (file_->id < 0) {
+    const std::string text = hdf5_text();
+    throw Error(ExitCode::input, "this is no readable HDF5 file: " + text, path, "give an umbriel result file");
+  }
+}
+
+Hdf5Reader::~Hdf5Reader() = default;
+
+const std::string& Hdf5Reader::path() const { return file_->path; }
+
+bool Hdf5Reader::has(const std::string& object) const {
+  // Every group on the way must exist, or HDF5 calls the question an error.
+  for (std::size_t slash = object.find('/', 1); slash != std::string::npos; slash = object.find('/', slash + 1)) {
+    if (H5Lexists(file_->id, object.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) return false;
+  }
+  return object == "/" || H5Lexists(file_->id, object.c_str(), H5P_DEFAULT) > 0;
+}
+
+std::vector<std::string> Hdf5Reader::datasets() const {
+  std::vector<std::string> names;
+  const herr_t status = H5Lvisit(
+      file_->id, H5_INDEX_NAME, H5_ITER_INC,
+      [](hid_t group, const char* name, const H5L_info_t*, void* out) -> herr_t {
+        const Handle object(H5Oopen(group, name, H5P_DEFAULT), H5Oclose);
+        if (!object.valid()) return -1;
+        if (H5Iget_type(object) == H5I_DATASET)
+          static_cast<std::vector<std::string>*>(out)->push_back(std::string("/") + name);
+        return 0;
+      },
+      &names);
+  if (status < 0) file_->fail("its contents cannot be listed: " + hdf5_text(), "/");
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::vector<std::uint64_t> Hdf5Reader::shape(const std::string& dataset) const {
+  return file_->shape(file_->open(dataset));
+}
+
+std::string Hdf5Reader::type(const std::string& dataset) const {
+  Handle handle = file_->open(dataset);
+  Handle type(H5Dget_type(handle), H5Tclose);
+  const std::size_t bits = 8 * H5Tget_size(type);
+  const bool is_float = H5Tget_class(type) == H5T_FLOAT;
+  const bool is_unsigned = !is_float && H5Tget_sign(type) == H5T_SGN_NONE;
+  return std::string(is_unsigned ? "u" : "") + (is_float ? "float" : "int") + std::to_string(bits);
+}
+
+template <class T>
+std::vector<T> Hdf5Reader::read(const std::string& dataset) const {
+  Handle handle = file_->open(dataset);
+  std::vector<T> values(file_->checked_size(handle, dataset));
+  if (values.empty()) return values;
+  if (H5Dread(handle, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
+    file_->fail("it cannot be read: " + hdf5_text(), dataset);
+  return values;
+}
+
+template <class T>
+std::vector<T> Hdf5Reader::read(const std::string& dataset, std::uint64_t first, std::uint64_t count) const {
+  Handle handle = file_->open(dataset);
+  const std::vector<std::uint64_t> shape = file_->shape(handle);
+  file_->checked_size(handle, dataset);
+  if (shape.empty() || first + count > shape[0]) file_->fail("items are asked for that it does not hold", dataset);
+  std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
+  offset[0] = first;
+  extent[0] = count;
+  std::vector<T> values(count * product(shape, 1));
+  if (values.empty()) return values;
+  Handle space(H5Dget_space(handle), H5Sclose);
+  H5Sselect_hyperslab(space, H5S_SELECT_SET, offset.data(), nullptr, extent.data(), nullptr);
+  Handle memory(H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr), H5Sclose);
+  if (H5Dread(handle, memory_type<T>(), memory, space, H5P_DEFAULT, values.data()) < 0)
+    file_->fail("it cannot be read: " + hdf5_text(), dataset);
+  return values;
+}
+
+bool Hdf5Reader::has_attribute(const std::string& object, const std::string& name) const {
+  return has(object) && H5Aexists_by_name(file_->id, object.c_str(), name.c_str(), H5P_DEFAULT) > 0;
+}
+
+std::string Hdf5Reader::attribute(const std::string& object, const std::string& name) const {
+  if (!has_attribute(object, name)) file_->fail("there is no attribute " + name, object);
+  Handle attribute(H5Aopen_by_name(file_->id, object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  Handle type(H5Aget_type(attribute), H5Tclose);
+  Handle space(H5Aget_space(attribute), H5Sclose);
+  const hssize_t elements = H5Sget_simple_extent_npoints(space);
+  const H5T_class_t kind = H5Tget_class(type);
+  bool ok = elements == 1;
+  std::string text;
+  if (ok && kind == H5T_STRING && H5Tis_variable_str(type) <= 0) {
+    text.resize(H5Tget_size(type));
+    ok = H5Aread(attribute, type, text.data()) >= 0;
+    while (!text.empty() && text.back() == '\0') text.pop_back();
+  } else if (ok && kind == H5T_INTEGER) {
+    std::int64_t value = 0;
+    ok = H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0;
+    text = std::to_string(value);
+  } else if (ok && kind == H5T_FLOAT) {
+    double value = 0;
+    ok = H5Aread(attribute, H5T_NATIVE_DOUBLE, &value) >= 0;
+    char digits[32];
+    std::snprintf(digits, sizeof digits, "%.17g", value);
+    text = digits;
+  } else {
+    ok = false;
+  }
+  if (!ok) file_->fail("the attribute " + name + " cannot be read", object);
+  return text;
+}
+
+std::vector<std::string> Hdf5Reader::attributes(const std::string& object) const {
+  std::vector<std::string> names;
+  Handle owner(H5Oopen(file_->id, object.c_str(), H5P_DEFAULT), H5Oclose);
+  if (!owner.valid()) file_->fail("there is no such object", object);
+  H5Aiterate2(
+      owner, H5_INDEX_NAME, H5_ITER_INC, nullptr,
+      [](hid_t, const char* name, const H5A_info_t*, void* out) -> herr_t {
+        static_cast<std::vector<std::string>*>(out)->emplace_back(name);
+        return 0;
+      },
+      &names);
+  return names;
+}
+
+std::string Hdf5Reader::data_digest() const {
+  Sha256 sum;
+  for (const std::string& name : datasets()) {
+    Handle handle = file_->open(name);
+    Handle type(H5Dget_type(handle), H5Tclose);
+    const std::vector<std::uint64_t> shape = file_->shape(handle);
+    std::string header = name + " " + this->type(name);
+    for (const std::uint64_t n : shape) header += " " + std::to_string(n);
+    sum.update(header.data(), header.size());
+    const std::uint64_t elements = file_->checked_size(handle, name);
+    if (elements == 0) continue;
+    // Item by item along the first axis, so that a large dataset never lies in memory whole.
+    const std::size_t element_bytes = H5Tget_size(type);
+    const std::uint64_t items = shape.empty() ? 1 : shape[0];
+    const std::uint64_t item = elements / items;
+    const std::uint64_t at_once = std::max<std::uint64_t>(1, largest_chunk / (item * element_bytes));
+    std::vector<char> bytes;
+    for (std::uint64_t first = 0; first < items; first += at_once) {
+      const std::uint64_t count = std::min(at_once, items - first);
+      bytes.resize(count * item * element_bytes);
+      Handle space(H5Dget_space(handle), H5Sclose);
+      const hsize_t block = count * item;
+      Handle memory(H5Screate_simple(1, &block, nullptr), H5Sclose);
+      if (!shape.empty()) {
+        std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
+        offset[0] = first;
+        extent[0] = count;
+        H5Sselect_hyperslab(space, H5S_SELECT_SET, offset.data(), nullptr, extent.data(), nullptr);
+      }
+      if (H5Dread(handle, type, memory, space, H5P_DEFAULT, bytes.data()) < 0)
+        file_->fail("it cannot be read: " + hdf5_text(), name);
+      // Opaque types hold pointers, not data: dimension scales' references live in attributes, so none occur here.
+      sum.update(bytes.data(), bytes.size());
+    }
+  }
+  return sum.finish();
+}
+
+#define UMBRIEL_INSTANTIATE(T)                                                                                     \
+  template void Hdf5Writer::write<T>(const DatasetInfo&, const std::vector<std::uint64_t>&, const T*);             \
+  template void Hdf5Writer::write_sharded<T>(const DatasetInfo&, const std::vector<std::uint64_t>&, std::uint64_t, \
+                                             std::uint64_t, const T*);                                             \
+  template std::vector<T> Hdf5Reader::read<T>(const std::string&) const;                                           \
+  template std::vector<T> Hdf5Reader::read<T>(const std::string&, std::uint64_t, std::uint64_t) const
+UMBRIEL_INSTANTIATE(float);
+UMBRIEL_INSTANTIATE(double);
+UMBRIEL_INSTANTIATE(std::int32_t);
+UMBRIEL_INSTANTIATE(std::int64_t);
+UMBRIEL_INSTANTIATE(std::uint8_t);
+#undef UMBRIEL_INSTANTIATE
+
+}  // namespace umbriel

@@ -1,0 +1,24 @@
+/// Checks MPI calls: a failure names the call, the source line and MPI's own text.
+#pragma once
+
+#include <mpi.h>
+
+#include <string>
+
+#include "umbriel/core/check.hpp"
+
+namespace umbriel::detail {
+
+inline void check_mpi(int status, const char* call, const char* file, int line) {
+  if (status == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = {};
+  int length = 0;
+  MPI_Error_string(status, text, &length);
+  throw Error(ExitCode::communication, std::string(call) + " failed: " + std::string(text, length),
+              std::string(file) + ":" + std::to_string(line),
+              "see the first failed rank's log; the job must be restarted");
+}
+
+}  // namespace umbriel::detail
+
+#define UMBRIEL_CHECK_MPI(call) ::umbriel::detail::check_mpi(call, #call, __FILE__, __LINE__)
