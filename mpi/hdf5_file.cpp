@@ -1,5 +1,7 @@
 #include "umbriel/mpi/hdf5_file.hpp"
 
+#include "umbriel/mpi/mpi_check.hpp"  // before hdf5.h, which includes mpi.h
+
 #include <fcntl.h>
 #include <hdf5.h>
 #include <hdf5_hl.h>
@@ -11,7 +13,6 @@
 #include <numeric>
 #include <utility>
 
-#include "umbriel/mpi/mpi_check.hpp"
 #include "umbriel/mpi/sha256.hpp"
 
 namespace umbriel {
@@ -502,7 +503,7 @@ std::string Hdf5Reader::data_digest() const {
     Handle type(H5Dget_type(handle), H5Tclose);
     const std::vector<std::uint64_t> shape = file_->shape(handle);
     std::string header = name + " " + this->type(name);
-    for (const std::uint64_t n : shape) header += " " + std::to_string(n);
+    for (const std::uint64_t n : shape) header.append(" ").append(std::to_string(n));
     sum.update(header.data(), header.size());
     const std::uint64_t elements = file_->checked_size(handle, name);
     if (elements == 0) continue;

@@ -1,6 +1,9 @@
 /// Checks MPI calls: a failure names the call, the source line and MPI's own text.
 #pragma once
 
+// OpenMPI's and MPICH's retired C++ bindings would come with mpi.h and want libraries of their own.
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
 
 #include <string>

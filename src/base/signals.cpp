@@ -1,6 +1,7 @@
 #include "umbriel/base/signals.hpp"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace umbriel {
 namespace {
