@@ -1,0 +1,68 @@
+#include "umbriel/data/files.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "umbriel/core/check.hpp"
+
+namespace umbriel {
+
+namespace {
+
+/// Throws the system's reason of the call that failed just now.
+[[noreturn]] void refuse(const std::string& what, const std::string& path, const std::string& remedy) {
+  const std::string reason = std::strerror(errno);
+  throw Error(ExitCode::file_system, what + ": " + reason, path, remedy);
+}
+
+void flush_to_disk(const std::string& path, int flags) {
+  const int file = ::open(path.c_str(), flags);
+  const bool good = file >= 0 && ::fsync(file) == 0;
+  if (!good) refuse("cannot flush to disk", path, "check the disk and its free space");
+  ::close(file);
+}
+
+}  // namespace
+
+std::uint64_t readable_size(const std::string& path) {
+  const std::string remedy = "check the path and its permissions";
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) refuse("cannot read the file", path, remedy);
+  require(S_ISREG(status.st_mode), ExitCode::file_system, "cannot read the file: it is not a regular file", path, remedy);
+  if (::access(path.c_str(), R_OK) != 0) refuse("cannot read the file", path, remedy);
+  return static_cast<std::uint64_t>(status.st_size);
+}
+
+std::string read_bytes(const std::string& path) {
+  std::string bytes(readable_size(path), '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  require(static_cast<bool>(file), ExitCode::file_system, "cannot read the whole file", path,
+          "check the disk, and that nothing is writing the file");
+  return bytes;
+}
+
+void write_then_rename(const std::string& path, const std::function<void(const std::string&)>& write,
+                       const std::function<void(const std::string&)>& verify) {
+  const std::string temporary = path + ".tmp" + std::to_string(::getpid());
+  try {
+    write(temporary);
+    verify(temporary);
+    flush_to_disk(temporary, O_RDONLY);
+    if (::rename(temporary.c_str(), path.c_str()) != 0) refuse("cannot rename the finished file", path, "check the folder");
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  // The new name itself is on disk only after the folder is flushed.
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  flush_to_disk(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY);
+}
+
+}  // namespace umbriel

@@ -1,0 +1,28 @@
+/// What every reader and writer of this folder needs from the file system: one check, one wording of its errors.
+///
+/// A file that is missing or cannot be read or written is Error(file_system); what a file holds is the readers' concern,
+/// and damage there is Error(input).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+namespace umbriel {
+
+/// Size in bytes of a regular file that can be read.
+/// @throws Error(file_system) if it is missing, a folder or unreadable, with the system's reason
+std::uint64_t readable_size(const std::string& path);
+
+/// The whole file.
+/// @throws Error(file_system) as readable_size
+std::string read_bytes(const std::string& path);
+
+/// Writes a file that appears under `path` only when it is whole: `write` fills a temporary file in the same folder and
+/// `verify` reads it back; then it is flushed to disk and renamed. On any error the temporary file is removed and a file
+/// that stood at `path` before is left as it was.
+/// @throws what `write` and `verify` throw; Error(file_system) if flushing or renaming fails
+void write_then_rename(const std::string& path, const std::function<void(const std::string& temporary)>& write,
+                       const std::function<void(const std::string& temporary)>& verify);
+
+}  // namespace umbriel

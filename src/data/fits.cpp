@@ -1,0 +1,451 @@
+#include "umbriel/data/fits.hpp"
+
+#include <fitsio.h>
+#include <wcslib/wcs.h>
+#include <wcslib/wcshdr.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <numbers>
+
+#include "umbriel/core/check.hpp"
+#include "umbriel/data/files.hpp"
+
+namespace umbriel {
+
+namespace {
+
+constexpr const char* damaged = "the file is damaged or not what it should be: fetch or write it again, or look at it with fitsverify";
+constexpr double degree = std::numbers::pi / 180;
+
+/// CFITSIO's text for `status` and the messages on its stack, which it empties.
+std::string cfitsio_text(int status) {
+  char text[FLEN_STATUS] = "";
+  fits_get_errstatus(status, text);
+  std::string all = "CFITSIO: " + std::string(text) + " (" + std::to_string(status) + ")";
+  char message[FLEN_ERRMSG];
+  while (fits_read_errmsg(message) != 0) all += std::string("; ") + message;
+  return all;
+}
+
+/// An open file and the calls this folder makes on it, each checked.
+class Fits {
+ public:
+  /// Opens for reading. CFITSIO's file-name filters ("x.fits[1]") are switched off: a path is a path.
+  explicit Fits(const std::string& path) : path_(path), file_size_(readable_size(path)) {
+    fits_clear_errmsg();
+    check(fits_open_diskfile(&file_, path.c_str(), READONLY, &status_), "cannot open it as a FITS file");
+  }
+
+  /// Creates `path`, which must not exist.
+  static Fits create(const std::string& path) {
+    Fits fits;
+    fits.path_ = path;
+    fits.code_ = ExitCode::file_system;
+    fits.remedy_ = "check the folder, its permissions and the free space";
+    fits_clear_errmsg();
+    fits.check(fits_create_diskfile(&fits.file_, path.c_str(), &fits.status_), "cannot create the file");
+    return fits;
+  }
+
+  Fits(Fits&& other) noexcept { *this = std::move(other); }
+  Fits& operator=(Fits&& other) noexcept {
+    std::swap(file_, other.file_);
+    std::swap(path_, other.path_);
+    std::swap(file_size_, other.file_size_);
+    std::swap(code_, other.code_);
+    std::swap(remedy_, other.remedy_);
+    return *this;
+  }
+  ~Fits() {
+    int ignored = 0;
+    if (file_ != nullptr) fits_close_file(file_, &ignored);
+  }
+
+  /// Closes a written file; unlike the destructor it reports a failed write.
+  void close() {
+    fitsfile* file = std::exchange(file_, nullptr);
+    check(fits_close_file(file, &status_), "cannot finish the file");
+  }
+
+  fitsfile* file() const { return file_; }
+  int* status() { return &status_; }
+
+  /// Throws unless the CFITSIO call that gave `status` succeeded.
+  void check(int status, const std::string& what) {
+    if (status > 0) {
+      status_ = 0;
+      throw Error(code_, what + ": " + cfitsio_text(status), where(), remedy_);
+    }
+  }
+
+  [[noreturn]] void refuse(const std::string& what, const std::string& remedy = damaged) const {
+    throw Error(ExitCode::input, what, where(), remedy);
+  }
+
+  std::string where() const {
+    if (file_ == nullptr) return path_;
+    int hdu = 0;
+    fits_get_hdu_num(file_, &hdu);
+    return path_ + ", HDU " + std::to_string(hdu - 1);  // counted from 0, as astropy and DS9 do
+  }
+
+  int hdu_count() {
+    int count = 0;
+    check(fits_get_num_hdus(file_, &count, &status_), "cannot count the HDUs");
+    return count;
+  }
+
+  /// Moves to HDU `index` (from 0) and returns its CFITSIO type.
+  int move_to(int index) {
+    int type = 0;
+    check(fits_movabs_hdu(file_, index + 1, &type, &status_), "cannot read HDU " + std::to_string(index));
+    return type;
+  }
+
+  /// Axis lengths of the image in this HDU, NAXIS1 first.
+  std::vector<LONGLONG> axes() {
+    int count = 0;
+    check(fits_get_img_dim(file_, &count, &status_), "cannot read NAXIS");
+    std::vector<LONGLONG> lengths(static_cast<std::size_t>(count));
+    if (count > 0) check(fits_get_img_sizell(file_, count, lengths.data(), &status_), "cannot read the axes");
+    return lengths;
+  }
+
+  /// Throws unless the data of this HDU are all in the file and agree with the checksums it states.
+  void require_whole() {
+    LONGLONG header = 0, data = 0, end = 0;
+    check(fits_get_hduaddrll(file_, &header, &data, &end, &status_), "cannot read the header");
+    if (static_cast<std::uint64_t>(end) > file_size_)
+      refuse("the file is truncated: its header asks for " + std::to_string(end) + " bytes and it has " +
+                 std::to_string(file_size_),
+             "fetch or write it again");
+    int data_state = 0, header_state = 0;  // 1 right, 0 absent, -1 wrong
+    check(fits_verify_chksum(file_, &data_state, &header_state, &status_), "cannot verify the checksums");
+    if (data_state < 0) refuse("the data do not agree with DATASUM: bits changed since it was written");
+    if (header_state < 0) refuse("the HDU does not agree with CHECKSUM: bits changed since it was written");
+  }
+
+  /// The n values of this HDU's image as float64, with BLANK as NaN.
+  std::vector<double> pixels(LONGLONG n) {
+    int type = 0;
+    check(fits_get_img_type(file_, &type, &status_), "cannot read BITPIX");
+    const bool compressed = fits_is_compressed_image(file_, &status_) != 0;
+    std::vector<double> values(static_cast<std::size_t>(n));
+    // Only integers have a BLANK. Asked to look for it in plain floating-point images, CFITSIO turns infinities to NaN.
+    double blank = std::numeric_limits<double>::quiet_NaN();
+    void* null = type > 0 || compressed ? &blank : nullptr;
+    int any_blank = 0;  // CFITSIO writes it although its guide calls it optional
+    check(fits_read_img(file_, TDOUBLE, 1, n, null, values.data(), &any_blank, &status_), "cannot read the image");
+    return values;
+  }
+
+  /// Value of a text key; empty if it is absent.
+  std::string text_key(const char* key) {
+    char value[FLEN_VALUE] = "";
+    const int status = fits_read_key(file_, TSTRING, key, value, nullptr, &status_);
+    if (status == KEY_NO_EXIST) {
+      status_ = 0;
+      fits_clear_errmsg();
+      return "";
+    }
+    check(status, std::string("cannot read ") + key);
+    return value;
+  }
+
+ private:
+  Fits() = default;
+
+  fitsfile* file_ = nullptr;
+  int status_ = 0;
+  std::string path_;
+  std::uint64_t file_size_ = 0;
+  ExitCode code_ = ExitCode::input;
+  std::string remedy_ = damaged;
+};
+
+/// The tangent plane of this HDU's image; nothing if the header has no right ascension and declination.
+/// The axes of the sky must be the first two of the image.
+std::optional<TangentPlane> read_tangent_plane(Fits& fits, int height, int width) {
+  char* cards = nullptr;
+  int card_count = 0;
+  fits.check(fits_hdr2str(fits.file(), 1, nullptr, 0, &cards, &card_count, fits.status()), "cannot read the header");
+  const std::unique_ptr<char, void (*)(char*)> cards_owner(cards, [](char* p) {
+    int ignored = 0;
+    fits_free_memory(p, &ignored);
+  });
+
+  int rejected = 0, count = 0;
+  wcsprm* list = nullptr;
+  if (const int status = wcspih(cards, card_count, WCSHDR_all, 0, &rejected, &count, &list); status != 0)
+    fits.refuse("cannot read the sky coordinates: wcslib: " + std::string(wcshdr_errmsg[status]));
+  struct ListOwner {
+    int* count;
+    wcsprm** list;
+    ~ListOwner() { wcsvfree(count, list); }
+  } list_owner{&count, &list};
+  if (count == 0) return std::nullopt;
+
+  wcsprm& wcs = list[0];
+  if (const int status = wcsset(&wcs); status != 0)
+    fits.refuse("its sky coordinates are not valid: wcslib: " + std::string(wcs_errmsg[status]),
+                "correct CTYPE, CRVAL, CRPIX, CDELT and CD in the header, or remove them and set survey.pixel_arcmin");
+  const bool equatorial = wcs.lng == 0 && wcs.lat == 1 && std::strncmp(wcs.lngtyp, "RA", 2) == 0 &&
+                          std::strncmp(wcs.lattyp, "DEC", 3) == 0;
+  if (!equatorial) return std::nullopt;
+
+  const auto sky = [&](double x, double y) {
+    const auto axes = static_cast<std::size_t>(wcs.naxis);
+    std::vector<double> pixel(axes, 1.0), intermediate(axes), world(axes);
+    pixel[0] = x;
+    pixel[1] = y;
+    double phi = 0, theta = 0;
+    int bad = 0;
+    if (const int status =
+            wcsp2s(&wcs, 1, wcs.naxis, pixel.data(), intermediate.data(), &phi, &theta, world.data(), &bad);
+        status != 0)
+      fits.refuse("no sky position at pixel (" + std::to_string(x) + ", " + std::to_string(y) +
+                  "): wcslib: " + wcs_errmsg[status]);
+    return std::array<double, 2>{world[0], world[1]};
+  };
+
+  const bool tangent = std::strcmp(wcs.cel.prj.code, "TAN") == 0;
+  TangentPlane plane;
+  plane.crpix_x = tangent ? wcs.crpix[0] : 0.5 * (width + 1);
+  plane.crpix_y = tangent ? wcs.crpix[1] : 0.5 * (height + 1);
+  const auto centre = sky(plane.crpix_x, plane.crpix_y);
+  plane.ra_deg = centre[0];
+  plane.dec_deg = centre[1];
+
+  // The CD matrix by central differences on the plane; they are exact for TAN, whose pixels are linear there.
+  const auto difference = [&](double dx, double dy) {
+    const auto before = sky(plane.crpix_x - dx, plane.crpix_y - dy);
+    const auto after = sky(plane.crpix_x + dx, plane.crpix_y + dy);
+    const auto p = project_tangent(before[0], before[1], centre[0], centre[1]);
+    const auto q = project_tangent(after[0], after[1], centre[0], centre[1]);
+    return std::array<double, 2>{q[0] - p[0], q[1] - p[1]};
+  };
+  const auto along_x = difference(0.5, 0.0);
+  const auto along_y = difference(0.0, 0.5);
+  const double determinant = along_x[0] * along_y[1] - along_y[0] * along_x[1];
+  plane.cdelt_x_deg = std::copysign(std::hypot(along_x[0], along_x[1]), determinant);
+  plane.cdelt_y_deg = std::hypot(along_y[0], along_y[1]);
+  plane.rotation_deg = std::atan2(-along_y[0], along_y[1]) / degree;
+  // The same pixels with the rotation in (-90, 90], so that a plain header stays plain.
+  if (plane.rotation_deg > 90 || plane.rotation_deg <= -90) {
+    plane.rotation_deg += plane.rotation_deg > 0 ? -180 : 180;
+    plane.cdelt_x_deg = -plane.cdelt_x_deg;
+    plane.cdelt_y_deg = -plane.cdelt_y_deg;
+  }
+  if (std::abs(plane.rotation_deg) < 1e-7) plane.rotation_deg = 0;  // rounding of the differences
+  return plane;
+}
+
+/// Moves to the first HDU for which `wanted(type)` holds; false if there is none.
+template <class Wanted>
+bool find_hdu(Fits& fits, const Wanted& wanted) {
+  const int count = fits.hdu_count();
+  for (int hdu = 0; hdu < count; ++hdu)
+    if (wanted(fits.move_to(hdu))) return true;
+  fits.move_to(0);
+  return false;
+}
+
+/// Names of the columns of the table in this HDU.
+std::vector<std::string> column_names(Fits& fits) {
+  int count = 0;
+  fits.check(fits_get_num_cols(fits.file(), &count, fits.status()), "cannot count the columns");
+  std::vector<std::string> names;
+  for (int column = 1; column <= count; ++column)
+    names.push_back(fits.text_key(("TTYPE" + std::to_string(column)).c_str()));
+  return names;
+}
+
+std::string lower(std::string text) {
+  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+  return text;
+}
+
+std::vector<double> read_table_column(Fits& fits, int column, const std::string& name) {
+  fits.require_whole();
+  int type = 0;
+  LONGLONG repeat = 0, width = 0, rows = 0;
+  fits.check(fits_get_eqcoltypell(fits.file(), column, &type, &repeat, &width, fits.status()), "cannot read the column type");
+  fits.check(fits_get_num_rowsll(fits.file(), &rows, fits.status()), "cannot count the rows");
+  int hdu_type = 0;
+  fits.check(fits_get_hdu_type(fits.file(), &hdu_type, fits.status()), "cannot read the HDU type");
+  if (type == TSTRING || type < 0 || (hdu_type == BINARY_TBL && repeat != 1))
+    fits.refuse("column " + name + " does not hold one number a row", "name a column of numbers");
+  std::vector<double> values(static_cast<std::size_t>(rows));
+  double null = std::numeric_limits<double>::quiet_NaN();
+  int any_null = 0;
+  if (rows > 0)
+    fits.check(fits_read_col(fits.file(), TDOUBLE, column, 1, 1, rows, &null, values.data(), &any_null, fits.status()),
+               "cannot read column " + name);
+  return values;
+}
+
+/// FITS headers hold printable ASCII only.
+std::string ascii(std::string text) {
+  for (char& c : text)
+    if (c < 32 || c > 126) c = '?';
+  return text;
+}
+
+void write_key(Fits& fits, const FitsKey& entry) {
+  const std::string comment = ascii(entry.comment);
+  std::visit(
+      [&](const auto& value) {
+        using Value = std::decay_t<decltype(value)>;
+        const char* key = entry.key.c_str();
+        if constexpr (std::is_same_v<Value, std::string>) {
+          fits_write_key_longstr(fits.file(), key, ascii(value).c_str(), comment.c_str(), fits.status());
+        } else if constexpr (std::is_same_v<Value, double>) {
+          fits_write_key_dbl(fits.file(), key, value, -16, comment.c_str(), fits.status());
+        } else {
+          fits_write_key_lng(fits.file(), key, static_cast<LONGLONG>(value), comment.c_str(), fits.status());
+        }
+      },
+      entry.value);
+  fits.check(*fits.status(), "cannot write the header key " + entry.key);
+}
+
+std::vector<FitsKey> tangent_plane_keys(const TangentPlane& plane) {
+  const double cosine = std::cos(plane.rotation_deg * degree);
+  const double sine = std::sin(plane.rotation_deg * degree);
+  std::vector<FitsKey> keys = {
+      {"CTYPE1", "RA---TAN", "right ascension, gnomonic projection"},
+      {"CTYPE2", "DEC--TAN", "declination, gnomonic projection"},
+      {"CUNIT1", "deg", ""},
+      {"CUNIT2", "deg", ""},
+      {"CRVAL1", plane.ra_deg, "right ascension of the reference pixel"},
+      {"CRVAL2", plane.dec_deg, "declination of the reference pixel"},
+      {"CRPIX1", plane.crpix_x, "reference pixel, the first is 1"},
+      {"CRPIX2", plane.crpix_y, ""},
+      {"CDELT1", plane.cdelt_x_deg, "degrees a pixel"},
+      {"CDELT2", plane.cdelt_y_deg, ""},
+  };
+  if (plane.rotation_deg != 0) {
+    keys.push_back({"PC1_1", cosine, ""});
+    keys.push_back({"PC1_2", -sine * plane.cdelt_y_deg / plane.cdelt_x_deg, ""});
+    keys.push_back({"PC2_1", sine * plane.cdelt_x_deg / plane.cdelt_y_deg, ""});
+    keys.push_back({"PC2_2", cosine, ""});
+  }
+  keys.push_back({"RADESYS", "ICRS", ""});
+  return keys;
+}
+
+}  // namespace
+
+FitsImage read_fits_image(const std::string& path) {
+  Fits fits(path);
+  std::vector<LONGLONG> axes;
+  const bool found = find_hdu(fits, [&](int type) {
+    if (type != IMAGE_HDU) return false;
+    axes = fits.axes();
+    return axes.size() >= 2;
+  });
+  if (!found) fits.refuse("no HDU of the file holds an image of two dimensions", "give a map");
+
+  // Longer axes than any map has are damage, and are refused before memory is asked for.
+  constexpr LONGLONG longest = 1 << 20;
+  LONGLONG values = 1;
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    if (axes[i] < 1 || axes[i] > longest || (i > 2 && axes[i] != 1) || (values *= axes[i]) > (LONGLONG{1} << 32))
+      fits.refuse("NAXIS" + std::to_string(i + 1) + " = " + std::to_string(axes[i]) + " is not an axis of a map",
+                  "give an image [y, x] or a few planes [plane, y, x]");
+  }
+  fits.require_whole();
+
+  FitsImage image;
+  image.width = static_cast<int>(axes[0]);
+  image.height = static_cast<int>(axes[1]);
+  image.planes = axes.size() > 2 ? static_cast<int>(axes[2]) : 1;
+  image.values = fits.pixels(values);
+  image.unit = fits.text_key("BUNIT");
+  image.wcs = read_tangent_plane(fits, image.height, image.width);
+  return image;
+}
+
+std::vector<double> read_fits_column(const std::string& path, const std::string& name) {
+  Fits fits(path);
+  if (name.empty()) {
+    std::vector<LONGLONG> axes;
+    const bool found = find_hdu(fits, [&](int type) {
+      axes.clear();
+      if (type == IMAGE_HDU) axes = fits.axes();
+      return type != IMAGE_HDU || !axes.empty();
+    });
+    if (!found) fits.refuse("the file holds no data", "give a file with a column of numbers");
+    if (axes.empty()) {
+      const auto names = column_names(fits);
+      if (names.size() != 1)
+        fits.refuse("the table has " + std::to_string(names.size()) + " columns, not one",
+                    "give the file as survey.catalogue.file and name its columns");
+      return read_table_column(fits, 1, names[0]);
+    }
+    const LONGLONG longest = *std::max_element(axes.begin(), axes.end());
+    if (std::any_of(axes.begin(), axes.end(), [&](LONGLONG n) { return n < 1; }) ||
+        std::count(axes.begin(), axes.end(), 1) < static_cast<std::ptrdiff_t>(axes.size()) - 1)
+      fits.refuse("the file holds an image, not a column", "give a file with one value a galaxy");
+    fits.require_whole();
+    return fits.pixels(longest);
+  }
+
+  std::string known;
+  int column = 0;
+  const bool found = find_hdu(fits, [&](int type) {
+    if (type == IMAGE_HDU) return false;
+    const auto names = column_names(fits);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (lower(names[i]) == lower(name)) {
+        column = static_cast<int>(i) + 1;
+        return true;
+      }
+      known += (known.empty() ? "" : ", ") + names[i];
+    }
+    return false;
+  });
+  if (!found)
+    fits.refuse("the file has no column " + name,
+                known.empty() ? "it holds no table: give a catalogue, or one file a column" : "it has " + known);
+  return read_table_column(fits, column, name);
+}
+
+void write_fits_map(const std::string& path, const float* map, Grid grid, const std::string& unit,
+                    const std::string& long_name, const std::optional<TangentPlane>& wcs,
+                    const std::vector<FitsKey>& keys) {
+  const auto write = [&](const std::string& temporary) {
+    Fits fits = Fits::create(temporary);
+    std::array<LONGLONG, 2> axes = {grid.width, grid.height};
+    fits.check(fits_create_imgll(fits.file(), FLOAT_IMG, 2, axes.data(), fits.status()), "cannot write the header");
+    if (!unit.empty()) write_key(fits, {"BUNIT", unit, ""});
+    if (!long_name.empty()) write_key(fits, {"OBJECT", long_name, ""});
+    if (wcs) {
+      for (const FitsKey& entry : tangent_plane_keys(*wcs)) write_key(fits, entry);
+    }
+    for (const FitsKey& entry : keys) write_key(fits, entry);
+    // CFITSIO takes a pointer to non-const and does not write to it.
+    fits.check(fits_write_img(fits.file(), TFLOAT, 1, grid.pixels(), const_cast<float*>(map), fits.status()),
+               "cannot write the image");
+    fits.check(fits_write_chksum(fits.file(), fits.status()), "cannot write the checksums");
+    fits.close();
+  };
+  const auto verify = [&](const std::string& temporary) {
+    const FitsImage back = read_fits_image(temporary);
+    bool same = back.height == grid.height && back.width == grid.width && back.planes == 1;
+    for (std::size_t i = 0; same && i < back.values.size(); ++i) {
+      const double value = map[i];
+      same = back.values[i] == value || (std::isnan(back.values[i]) && std::isnan(value));
+    }
+    require(same, ExitCode::file_system, "the map read back differs from the map written", path,
+            "check the disk and its free space");
+  };
+  write_then_rename(path, write, verify);
+}
+
+}  // namespace umbriel
