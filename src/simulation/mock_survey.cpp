@@ -54,7 +54,7 @@ void punch_holes(const HostMaps& mask, Grid grid, std::uint64_t seed) {
   }
 }
 
-/// Keeps the square pointings of a 24 x 24 mosaic whose centre is inside a square of 76 % of the map's side; each draws
+/// Keeps the square pointings of a 24 x 24 mosaic whose centre is inside a square of 74.5 % of the map's side; each draws
 /// its own limit, so that the edge is ragged.
 void cut_field(const HostMaps& mask, Grid grid, std::uint64_t seed) {
   const DrawKey key{seed, Purpose::survey_mask, 0, edge_step};
@@ -64,7 +64,7 @@ void cut_field(const HostMaps& mask, Grid grid, std::uint64_t seed) {
       const int row = y * pointings / grid.height, column = x * pointings / grid.width;
       const double from_centre = std::max(std::abs(2 * row + 1 - pointings), std::abs(2 * column + 1 - pointings)) /
                                  static_cast<double>(pointings);
-      const double limit = 0.76 + 0.16 * (uniform(key, static_cast<std::uint64_t>(row * pointings + column)) - 0.5);
+      const double limit = 0.745 + 0.16 * (uniform(key, static_cast<std::uint64_t>(row * pointings + column)) - 0.5);
       if (from_centre > limit) mask(0, y, x) = 0;
     }
   }
