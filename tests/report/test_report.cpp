@@ -1,0 +1,325 @@
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <sstream>
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "decode.hpp"
+#include "umbriel/core/check.hpp"
+#include "umbriel/report/report.hpp"
+
+using namespace umbriel;
+
+namespace {
+
+constexpr std::uint64_t rows = 20, columns = 24, chains = 5, steps = 30, bands = 8;
+
+class ReportTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = std::filesystem::temp_directory_path() / ("umbriel_report_" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder_);
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  /// Writes a result file with `fill` and returns its report.
+  std::string report_of(const std::function<void(Hdf5Writer&)>& fill) {
+    const std::string path = (folder_ / "result.h5").string();
+    {
+      Hdf5Writer writer(path, Communicator());
+      fill(writer);
+      writer.commit();
+    }
+    return report_html(Hdf5Reader(path));
+  }
+
+  std::filesystem::path folder_;
+};
+
+/// Smooth numbers of any size, different for each `phase`.
+std::vector<float> numbers(std::uint64_t n, double phase, double scale = 0.05) {
+  std::vector<float> out;
+  for (std::uint64_t i = 0; i < n; ++i) out.push_back(float(scale * std::sin(0.37 * double(i) + phase)));
+  return out;
+}
+
+void write_axes(Hdf5Writer& w) {
+  std::vector<double> x, y;
+  for (std::uint64_t i = 0; i < columns; ++i) x.push_back(0.5 * (double(i) - 0.5 * double(columns - 1)));
+  for (std::uint64_t i = 0; i < rows; ++i) y.push_back(0.5 * (double(i) - 0.5 * double(rows - 1)));
+  w.write_axis("x", x, "arcmin", "offset");
+  w.write_axis("y", y, "arcmin", "offset");
+}
+
+void write_map(Hdf5Writer& w, const std::string& path, const std::vector<float>& map) {
+  w.write<float>({path, {}, "1", "a map"}, {rows, columns}, map.data());
+}
+
+void write_list(Hdf5Writer& w, const std::string& path, const std::vector<double>& values) {
+  w.write<double>({path, {}, "1", "a list"}, {values.size()}, values.data());
+}
+
+void write_full_result(Hdf5Writer& w) {
+  write_axes(w);
+  std::vector<double> centres;
+  for (std::uint64_t b = 0; b < bands; ++b) centres.push_back(200 * std::pow(1.8, double(b)));
+  w.write_axis("band", centres, "1", "multipole");
+  const auto field = rows * columns;
+  w.write<float>({"/posterior/kappa", {}, "1", "samples"}, {chains, rows, columns}, numbers(chains * field, 0).data());
+  std::vector<float> spread(field, 0.02f), mask(field, 0);
+  for (std::uint64_t i = 0; i < field / 2; ++i) mask[i] = 1;
+  write_map(w, "/summary/mean", numbers(field, 1));
+  write_map(w, "/summary/std", spread);
+  write_map(w, "/summary/peak_probability", std::vector<float>(field, 0.2f));
+  write_map(w, "/reference/kaiser_squires", numbers(field, 2));
+  write_map(w, "/reference/wiener_mean", numbers(field, 3));
+  write_map(w, "/reference/map", numbers(field, 4));
+  write_map(w, "/survey/mask", mask);
+  write_map(w, "/survey/truth", numbers(field, 5));
+  w.write<float>({"/survey/shear", {}, "1", "shear"}, {2, rows, columns}, numbers(2 * field, 6).data());
+  w.write<float>({"/survey/noise", {}, "1", "noise"}, {2, rows, columns}, std::vector<float>(2 * field, 0.12f).data());
+  for (const char* name :
+       {"posterior_mean", "posterior_05", "posterior_95", "wiener_mean", "kaiser_squires", "truth", "prior"}) {
+    std::vector<double> spectrum;
+    for (std::uint64_t b = 0; b < bands; ++b) spectrum.push_back(1e-9 / double(b + 1));
+    write_list(w, std::string("/spectra/") + name, spectrum);
+  }
+  write_list(w, "/sample_stats/accept_rate", {0.9, 0.91, 0.92, 0.4, 0.95});
+  write_list(w, "/sample_stats/score_evaluations", {300, 301, 302, 303, 304});
+  write_list(w, "/sample_stats/diverged", {0, 0, 0, 1, 0});
+  write_list(w, "/sample_stats/energy_error", {0.1, 0.2, 0.3, 900, 0.2});
+  std::vector<double> sigma, density;
+  for (std::uint64_t i = 0; i < chains * steps; ++i) {
+    sigma.push_back(0.3 * std::pow(0.9, double(i % steps)));
+    density.push_back(-1e5 - double(i));
+  }
+  w.write<double>({"/sample_stats/sigma", {}, "1", "temperature"}, {chains, steps}, sigma.data());
+  w.write<double>({"/sample_stats/log_density", {}, "1", "log density"}, {chains, steps}, density.data());
+  w.write<float>({"/sample_stats/tail", {}, "1", "tail"}, {chains, steps, 2}, numbers(chains * steps * 2, 7).data());
+  write_list(w, "/diagnostics/nested_rhat", {1.004, 1.21});
+  write_list(w, "/diagnostics/effective_sample_size", {150, 90});
+  w.attribute("/diagnostics", "names", "log_density,peak_height");
+  write_list(w, "/metrics/rmse", {0.0216, 0.1424});
+  write_list(w, "/metrics/pearson", {0.68, 0.19});
+  w.attribute("/metrics", "methods", "posterior_mean,kaiser_squires");
+  w.attribute("/", "command", "sample");
+  w.attribute("/", "umbriel_version", "0.1.0");
+  w.attribute("/", "git_revision", "abc123");
+  w.attribute("/", "seed", std::int64_t(17));
+  w.attribute("/", "wall_seconds", 7500.0);
+  w.attribute("/", "config", "[run]\noutput = \"<script>alert(1)</script>\"\n");
+  w.attribute("/", "inputs", R"([{"path": "a<b>.fits", "sha256": "0123abcd"}])");
+  w.attribute("/", "libraries", R"({"hdf5": "1.10.8"})");
+  w.attribute("/", "chains_set_aside", "chain 3: <i>energy</i>");
+}
+
+bool contains(const std::string& text, const std::string& piece) { return text.find(piece) != std::string::npos; }
+
+std::size_t count(const std::string& text, const std::string& piece) {
+  std::size_t n = 0;
+  for (auto at = text.find(piece); at != std::string::npos; at = text.find(piece, at + 1)) ++n;
+  return n;
+}
+
+/// The picture of the figure with this title.
+Picture picture_of(const std::string& page, const std::string& title) {
+  const auto figure = page.rfind("<figure>", page.find("<b>" + title + "</b>"));
+  const std::string start = "data:image/png;base64,";
+  const auto first = page.find(start, figure) + start.size();
+  return decode_png(decode_base64(std::string_view(page).substr(first, page.find('"', first) - first)));
+}
+
+ExitCode code_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.code();
+  }
+  return ExitCode::done;
+}
+
+}  // namespace
+
+TEST_F(ReportTest, HoldsEveryPanel) {
+  const std::string page = report_of(write_full_result);
+  for (const char* title : {"Posterior mean",
+                            "Posterior standard deviation",
+                            "Sample of chain 0",
+                            "Sample of chain 1",
+                            "Sample of chain 2",
+                            "Truth",
+                            "Wiener mean",
+                            "Kaiser\u2013Squires, smoothed",
+                            "Most probable map",
+                            "Signal to noise",
+                            "Peak probability",
+                            "Truth against posterior",
+                            "Power on each angular scale",
+                            "Relative to the truth",
+                            "Observed shear \u03b3\u2081",
+                            "Observed shear \u03b3\u2082",
+                            "Noise and mask",
+                            "Kaiser\u2013Squires, as it comes",
+                            "Annealing",
+                            "Log density along the way",
+                            "Acceptance",
+                            "Energy error",
+                            "log density",
+                            "peak height"}) {
+    EXPECT_TRUE(contains(page, std::string("<b>") + title + "</b>")) << title;
+  }
+  for (const char* text : {"12\u2032\u2009\u00d7\u200910\u2032", "50\u2009%", "chains, 1 diverged", "2 h 5 min",
+                           "abc123", "17", "0123abcd", "hdf5 1.10.8", "<td class=\"best\">0.0216</td>",
+                           "<td class=\"best\">0.680</td>", "<td class=\"warn-text\">1.210</td>"}) {
+    EXPECT_TRUE(contains(page, text)) << text;
+  }
+  EXPECT_FALSE(contains(page, "Sample of chain 3")) << "a diverged chain is shown as a sample";
+  EXPECT_EQ(count(page, "<figure>"), count(page, "</figure>"));
+  EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
+  for (const char* piece : {"\"nan", "\"-nan", " nan", " -nan", "inf\"", ">nan"})
+    EXPECT_FALSE(contains(page, piece)) << piece;
+}
+
+TEST_F(ReportTest, LoadsNothingFromElsewhere) {
+  const std::string page = report_of(write_full_result);
+  for (const char* piece : {"http:", "https:", "url(", "@import", "<script", "<link", "<iframe", "src="}) {
+    EXPECT_FALSE(contains(page, piece)) << piece;
+  }
+  // Every reference stays inside the page.
+  for (auto at = page.find("href=\""); at != std::string::npos; at = page.find("href=\"", at + 1)) {
+    const std::string target = page.substr(at + 6, 11);
+    EXPECT_TRUE(target[0] == '#' || target == "data:image/") << target;
+  }
+}
+
+TEST_F(ReportTest, EscapesTextFromTheFile) {
+  const std::string page = report_of(write_full_result);
+  EXPECT_TRUE(contains(page, "&lt;script&gt;alert(1)&lt;/script&gt;"));
+  EXPECT_TRUE(contains(page, "a&lt;b&gt;.fits"));
+  EXPECT_TRUE(contains(page, "chain 3: &lt;i&gt;energy&lt;/i&gt;"));
+  EXPECT_FALSE(contains(page, "<i>energy"));
+}
+
+TEST_F(ReportTest, SkipsWhatIsMissing) {
+  const std::string page = report_of([](Hdf5Writer& w) { write_map(w, "/summary/mean", numbers(rows * columns, 1)); });
+  EXPECT_TRUE(contains(page, "<b>Posterior mean</b>"));
+  EXPECT_EQ(count(page, "<figure>"), 1u);
+  for (const char* section :
+       {"id=\"samples\"", "id=\"spectra\"", "id=\"chains\"", "id=\"metrics\"", "id=\"data\"", "mask-edge"}) {
+    EXPECT_FALSE(contains(page, section)) << section;
+  }
+}
+
+TEST_F(ReportTest, ComputesMeanAndSpreadWhereTheFileHasNoSummary) {
+  const std::string page = report_of([](Hdf5Writer& w) {
+    std::vector<float> samples(2 * rows * columns, 0.25f);  // two chains, 0.25 and 0.75: mean 0.5, deviation 0.354
+    std::fill(samples.begin() + rows * columns, samples.end(), 0.75f);
+    w.write<float>({"/posterior/kappa", {}, "1", "samples"}, {2, rows, columns}, samples.data());
+    std::vector<float> mask(rows * columns, 1);
+    std::fill_n(mask.begin(), columns, 0.0f);
+    write_map(w, "/survey/mask", mask);
+  });
+  EXPECT_TRUE(contains(page, "<b>Posterior standard deviation</b>"));
+  EXPECT_TRUE(contains(page, "computed from its 2 samples"));
+  EXPECT_TRUE(contains(page, "On average 0.354 inside the observed region and 0.354 outside"));
+}
+
+TEST_F(ReportTest, ShowsTheLastRowOfAMapOnTop) {
+  std::vector<float> map(rows * columns, 0);
+  map[(rows - 1) * columns + 3] = 1;  // last row, column 3
+  map[0] = std::numeric_limits<float>::quiet_NaN();
+  const Picture picture =
+      picture_of(report_of([&](Hdf5Writer& w) { write_map(w, "/summary/mean", map); }), "Posterior mean");
+  ASSERT_EQ(picture.width, int(columns));
+  ASSERT_EQ(picture.height, int(rows));
+  const auto brightness = [&](int row, int column) {
+    const std::uint8_t* p = picture.pixel(row, column);
+    return p[0] + p[1] + p[2];
+  };
+  EXPECT_GT(brightness(0, 3), brightness(0, 4));
+  EXPECT_GT(brightness(0, 3), brightness(int(rows) - 1, 3));
+  EXPECT_EQ(picture.pixel(int(rows) - 1, 0)[3], 0) << "a missing value is not transparent";
+  EXPECT_EQ(picture.pixel(0, 0)[3], 255);
+}
+
+TEST_F(ReportTest, DrawsTheEdgeOfTheMask) {
+  const auto page_with = [&](const std::vector<float>& mask) {
+    return report_of([&](Hdf5Writer& w) {
+      write_map(w, "/summary/mean", numbers(rows * columns, 1));
+      write_map(w, "/survey/mask", mask);
+    });
+  };
+  std::vector<float> mask(rows * columns, 0);
+  for (std::uint64_t i = 0; i < 5 * columns; ++i) mask[i] = 1;  // the five lowest rows
+  mask[2 * columns + 7] = 0;                                    // too small a hole to outline
+  EXPECT_TRUE(contains(page_with(mask), "<path id=\"mask-edge\" d=\"M0 15h24\"/>"));
+  EXPECT_FALSE(contains(page_with(std::vector<float>(rows * columns, 1)), "mask-edge")) << "all observed: no edge";
+}
+
+TEST_F(ReportTest, AveragesLargeMapsDown) {
+  const std::uint64_t side = 1601;
+  const std::string page = report_of([&](Hdf5Writer& w) {
+    w.write<float>({"/summary/mean", {}, "1", "mean"}, {side, side}, numbers(side * side, 1).data());
+  });
+  EXPECT_TRUE(contains(page, "mean of 3 \u00d7 3 pixels"));
+  EXPECT_EQ(picture_of(page, "Posterior mean").width, 534);
+}
+
+TEST_F(ReportTest, ShowsAValidation) {
+  const std::uint64_t mocks = 200, draws = 99;
+  const std::string page = report_of([&](Hdf5Writer& w) {
+    std::vector<std::int32_t> ranks;
+    for (std::uint64_t i = 0; i < mocks; ++i) ranks.push_back(std::int32_t(i * (draws + 1) / mocks));  // flat
+    for (std::uint64_t i = 0; i < mocks; ++i) ranks.push_back(50);                                     // far too narrow
+    w.write<std::int32_t>({"/validate/sbc_ranks", {}, "1", "ranks"}, {2, mocks}, ranks.data());
+    w.attribute("/validate", "names", "low_l_power,<peak>");
+    w.attribute("/validate", "draws", std::int64_t(draws));
+    w.attribute("/validate", "std_ratio_inside", 0.9971);
+    write_list(w, "/validate/p_value", {0.42, 1e-30});
+    write_list(w, "/validate/coverage_nominal", {0.5, 0.68, 0.9});
+    write_list(w, "/validate/coverage_inside", {0.51, 0.68, 0.9});
+    write_list(w, "/validate/coverage_outside", {0.5, 0.64, 0.9});
+    write_list(w, "/validate/band_variance_ratio", {1.02, 0.97, 1.0});
+  });
+  for (const char* title : {"low l power", "&lt;peak&gt;", "Coverage", "Variance on each scale"}) {
+    EXPECT_TRUE(contains(page, std::string("<b>") + title + "</b>")) << title;
+  }
+  EXPECT_EQ(count(page, "Every bar is inside the band"), 1u);
+  EXPECT_TRUE(contains(page, "20 of 20 bars are outside the band"));
+  EXPECT_TRUE(contains(page, "<span class=\"warn-text\">p\u00a0=\u00a010\u207b\u00b3\u2070</span>"));
+  EXPECT_TRUE(contains(page, "Largest distance 0.04"));
+  EXPECT_TRUE(contains(page, "0.997"));
+}
+
+TEST_F(ReportTest, RefusesWhatIsNoResult) {
+  EXPECT_EQ(code_of([&] { report_of([](Hdf5Writer& w) {
+                            write_list(w, "/catalogue/ra", {1, 2, 3});
+                          }); }),
+            ExitCode::input);
+  EXPECT_EQ(code_of([&] {
+              report_of([](Hdf5Writer& w) {
+                write_map(w, "/summary/mean", numbers(rows * columns, 1));
+                w.write<float>({"/summary/std", {}, "1", "std"}, {columns, rows}, numbers(rows * columns, 1).data());
+              });
+            }),
+            ExitCode::input)
+      << "maps of different shapes";
+}
+
+TEST_F(ReportTest, WritesTheFileWhole) {
+  const std::string page = report_of(write_full_result);
+  const Hdf5Reader result((folder_ / "result.h5").string());
+  const auto target = folder_ / "report.html";
+  write_report(result, target.string());
+  std::ifstream stream(target, std::ios::binary);
+  std::stringstream text;
+  text << stream.rdbuf();
+  EXPECT_TRUE(text.str() == page);
+  EXPECT_FALSE(std::filesystem::exists(target.string() + ".tmp"));
+  EXPECT_EQ(code_of([&] { write_report(result, (folder_ / "missing" / "report.html").string()); }),
+            ExitCode::file_system);
+}
