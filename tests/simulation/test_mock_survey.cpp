@@ -63,22 +63,35 @@ TEST(Shear, OfAPlaneWaveIsTheWaveTurnedByTwiceItsAngle) {
   }
 }
 
-TEST(Shear, OfNyquistWavesIsReal) {
+TEST(Shear, OfNyquistWavesIsThatOfAHermitianSpectrum) {
   const Grid grid{12, 12};
   const auto sign = [](int i) { return i % 2 == 0 ? 1.0 : -1.0; };
-  // Along x at Nyquist, along y not: gamma2 is zero and gamma1 has its factor.
-  const HostMaps one = map_of(grid, [&](int y, int x) { return sign(x) * std::cos(2 * std::numbers::pi * y / 12); });
-  const HostMaps of_one = shear_of(one);
+  // Nyquist along one axis alone: gamma2 is zero and gamma1 has its factor, positive along x, negative along y.
+  const auto wave = [](int i) { return std::cos(2 * std::numbers::pi * i / 12 + 0.4); };
+  const HostMaps along_x = map_of(grid, [&](int y, int x) { return sign(x) * wave(y); });
+  const HostMaps along_y = map_of(grid, [&](int y, int x) { return sign(y) * wave(x); });
+  const HostMaps of_x = shear_of(along_x), of_y = shear_of(along_y);
   // Both at Nyquist: k1 = k2, so that all is gamma2.
   const HostMaps both = map_of(grid, [&](int y, int x) { return sign(x + y); });
   const HostMaps of_both = shear_of(both);
   const double d1 = (0.25 - 1.0 / 144) / (0.25 + 1.0 / 144);
   for (int y = 0; y < grid.height; ++y) {
     for (int x = 0; x < grid.width; ++x) {
-      EXPECT_NEAR(of_one(0, y, x), d1 * one(0, y, x), 2e-6);
-      EXPECT_NEAR(of_one(1, y, x), 0, 2e-6);
+      EXPECT_NEAR(of_x(0, y, x), d1 * along_x(0, y, x), 2e-6);
+      EXPECT_NEAR(of_x(1, y, x), 0, 2e-6);
+      EXPECT_NEAR(of_y(0, y, x), -d1 * along_y(0, y, x), 2e-6);
+      EXPECT_NEAR(of_y(1, y, x), 0, 2e-6);
       EXPECT_NEAR(of_both(0, y, x), 0, 2e-6);
       EXPECT_NEAR(of_both(1, y, x), both(0, y, x), 2e-6);
+    }
+  }
+  // The transforms hide part of a spectrum that is not Hermitian, so the factors themselves: D2(-k) = D2(k).
+  for (const Grid any : {Grid{12, 12}, Grid{12, 9}, Grid{9, 12}}) {
+    for (int ky = 0; ky < any.height; ++ky) {
+      for (const int kx : {0, any.width / 2}) {
+        if (kx != 0 && 2 * kx != any.width) continue;
+        EXPECT_EQ(spin_two_factors(any, ky, kx).d2, spin_two_factors(any, (any.height - ky) % any.height, kx).d2);
+      }
     }
   }
 }
