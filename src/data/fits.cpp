@@ -194,8 +194,7 @@ std::optional<TangentPlane> read_tangent_plane(Fits& fits, int height, int width
   if (const int status = wcsset(&wcs); status != 0)
     fits.refuse("its sky coordinates are not valid: wcslib: " + std::string(wcs_errmsg[status]),
                 "correct CTYPE, CRVAL, CRPIX, CDELT and CD in the header, or remove them and set survey.pixel_arcmin");
-  const bool equatorial = wcs.lng == 0 && wcs.lat == 1 && std::strncmp(wcs.lngtyp, "RA", 2) == 0 &&
-                          std::strncmp(wcs.lattyp, "DEC", 3) == 0;
+  const bool equatorial = wcs.lng == 0 && wcs.lat == 1 && std::strncmp(wcs.lattyp, "DEC", 3) == 0;
   if (!equatorial) return std::nullopt;
 
   const auto sky = [&](double x, double y) {
@@ -351,13 +350,14 @@ FitsImage read_fits_image(const std::string& path) {
   });
   if (!found) fits.refuse("no HDU of the file holds an image of two dimensions", "give a map");
 
-  // Longer axes than any map has are damage, and are refused before memory is asked for.
-  constexpr LONGLONG longest = 1 << 20;
+  // More values than any map has are damage, and are refused before memory is asked for.
+  constexpr LONGLONG most = LONGLONG{1} << 31;
   LONGLONG values = 1;
   for (std::size_t i = 0; i < axes.size(); ++i) {
-    if (axes[i] < 1 || axes[i] > longest || (i > 2 && axes[i] != 1) || (values *= axes[i]) > (LONGLONG{1} << 32))
+    if (axes[i] < 1 || axes[i] >= most / values || (i > 2 && axes[i] != 1))
       fits.refuse("NAXIS" + std::to_string(i + 1) + " = " + std::to_string(axes[i]) + " is not an axis of a map",
                   "give an image [y, x] or a few planes [plane, y, x]");
+    values *= axes[i];
   }
   fits.require_whole();
 

@@ -57,6 +57,14 @@ TEST(Catalogue, BinsByHand) {
   }
 }
 
+TEST(Catalogue, CentreMayBeAnyTurnOfTheSame) {
+  for (const double ra0 : {-0.05, 359.95}) {
+    const BinnedShear out = bin_catalogue(five_galaxies(359.95), grid, 6, about(ra0, 0));
+    EXPECT_EQ(out.mask, (std::vector<std::uint8_t>{0, 0, 1, 0, 1, 0}));
+    EXPECT_NEAR(out.plane.ra_deg, 359.95, 1e-12);
+  }
+}
+
 TEST(Catalogue, Flips) {
   BinningOptions options = about(10, 0);
   options.flip_e1 = true;

@@ -168,6 +168,7 @@ TEST_F(SurveyTest, ValuesInObservedPixelsAreChecked) {
   refused_map("std1.fits", {1, 0, 1, 1, 1, 1}, {"noise of shear component 1 is 0", "std1.fits", "y = 0, x = 1", "positive"});
   refused_map("std2.fits", {1, -1, 1, 1, 1, 1}, {"noise of shear component 2 is -1", "std2.fits", "y = 0, x = 1"});
   refused_map("std2.fits", {nan_float, 1, 1, 1, 1, 1}, {"is nan", "std2.fits", "y = 0, x = 0"});
+  refused_map("std2.fits", {1, 1, 1, 1, INFINITY, 1}, {"is inf", "std2.fits", "y = 1, x = 1"});
   refused_map("mask.fits", {1, 1, 0.5F, 1, 1, 1}, {"mask is 0.5", "mask.fits", "y = 0, x = 2", "1 where observed"});
   refused_map("mask.fits", {1, 1, nan_float, 1, 1, 1}, {"mask is nan", "y = 0, x = 2"});
   refused_map("mask.fits", {0, 0, 0, 0, 0, 0}, {"mask is empty", "mask.fits"});
@@ -293,6 +294,14 @@ TEST_F(CatalogueSurveyTest, Refusals) {
   refused(ExitCode::usage, "catalogue = {" + files + ", wieght = \"w.fits\"}\n" + grid_keys, {"wieght"});
   refused(ExitCode::input, "catalogue = {file = \"cat.fits\", ra = \"ALPHA\", dec = \"dec\", e1 = \"e1\", e2 = \"e2\"}\n" + grid_keys,
           {"no column ALPHA", "ra, dec, e1, e2, w", "cat.fits"});
+  const std::string no_scatter = "catalogue = {ra = \"ra.fits\", dec = \"dec.fits\", e1 = \"w.fits\", e2 = \"w.fits\"}\n";
+  const double ones[4] = {1, 1, 1, 1};
+  fitsfile* file = nullptr;
+  int status = 0;
+  fits_open_diskfile(&file, path("w.fits").c_str(), READWRITE, &status);
+  fits_write_img(file, TDOUBLE, 1, 4, const_cast<double*>(ones), &status);
+  fits_close_file(file, &status);
+  refused(ExitCode::input, no_scatter + grid_keys, {"do not scatter", "survey.noise"});
   refused(ExitCode::input, good + "size = [3, 2]\ncentre = [50, 0]\npixel_arcmin = 6\n", {"no galaxy", "survey.catalogue"});
 }
 
