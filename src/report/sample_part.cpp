@@ -1,9 +1,7 @@
 // What `umbriel sample` found: maps, spectra, chains, metrics.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numbers>
-#include <optional>
 
 #include <fmt/format.h>
 

@@ -110,8 +110,10 @@ code { font: .88em var(--mono); }
   section { margin-top: 28pt; }
   h2, h3, section > p { break-after: avoid; }
   tr, .numbers { break-inside: avoid; }
-  .edge { stroke-width: .35; }
-  .edge-shade { stroke-width: .8; }
+  section > p { break-inside: avoid; }
+  /* printers scale "non-scaling" strokes: count in map pixels instead */
+  .edge { vector-effect: none; stroke-width: .9; }
+  .edge-shade { vector-effect: none; stroke-width: 2; }
   .of-2 { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .of-3 { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 16pt 12pt; }
   figcaption { font-size: 8.5pt; }
