@@ -8,9 +8,11 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <limits>
-#include <memory>
 #include <numbers>
+#include <string_view>
+#include <utility>
 
 #include "umbriel/core/check.hpp"
 #include "umbriel/data/files.hpp"
@@ -39,6 +41,10 @@ class Fits {
   explicit Fits(const std::string& path) : path_(path), file_size_(readable_size(path)) {
     fits_clear_errmsg();
     check(fits_open_diskfile(&file_, path.c_str(), READONLY, &status_), "cannot open it as a FITS file");
+    // CFITSIO unpacks a gzip file into memory, and then knows its end.
+    std::array<char, 2> magic{};
+    std::ifstream(path, std::ios::binary).read(magic.data(), 2);
+    packed_ = magic == std::array<char, 2>{'\x1f', '\x8b'};
   }
 
   /// Creates `path`, which must not exist.
@@ -57,6 +63,7 @@ class Fits {
     std::swap(file_, other.file_);
     std::swap(path_, other.path_);
     std::swap(file_size_, other.file_size_);
+    std::swap(packed_, other.packed_);
     std::swap(code_, other.code_);
     std::swap(remedy_, other.remedy_);
     return *this;
@@ -120,7 +127,7 @@ class Fits {
   void require_whole() {
     LONGLONG header = 0, data = 0, end = 0;
     check(fits_get_hduaddrll(file_, &header, &data, &end, &status_), "cannot read the header");
-    if (static_cast<std::uint64_t>(end) > file_size_)
+    if (!packed_ && static_cast<std::uint64_t>(end) > file_size_)
       refuse("the file is truncated: its header asks for " + std::to_string(end) + " bytes and it has " +
                  std::to_string(file_size_),
              "fetch or write it again");
@@ -164,24 +171,49 @@ class Fits {
   int status_ = 0;
   std::string path_;
   std::uint64_t file_size_ = 0;
+  bool packed_ = false;
   ExitCode code_ = ExitCode::input;
   std::string remedy_ = damaged;
 };
 
+/// True if the text value of an 80-character header card has its closing quote; other cards have none to miss.
+bool has_closing_quote(std::string_view card) {
+  const auto value = card.find_first_not_of(' ', 10);
+  if (card.substr(8, 2) != "= " || value == card.npos || card[value] != '\'') return true;
+  // A doubled quote stands for one inside the text.
+  for (std::size_t i = value + 1; i < card.size(); ++i) {
+    if (card[i] != '\'') continue;
+    if (i + 1 == card.size() || card[i + 1] != '\'') return true;
+    ++i;
+  }
+  return false;
+}
+
+/// FITS headers hold printable ASCII only.
+std::string ascii(std::string text) {
+  for (char& c : text)
+    if (c < 32 || c > 126) c = '?';
+  return text;
+}
+
 /// The tangent plane of this HDU's image; nothing if the header has no right ascension and declination.
 /// The axes of the sky must be the first two of the image.
 std::optional<TangentPlane> read_tangent_plane(Fits& fits, int height, int width) {
-  char* cards = nullptr;
+  char* text = nullptr;
   int card_count = 0;
-  fits.check(fits_hdr2str(fits.file(), 1, nullptr, 0, &cards, &card_count, fits.status()), "cannot read the header");
-  const std::unique_ptr<char, void (*)(char*)> cards_owner(cards, [](char* p) {
-    int ignored = 0;
-    fits_free_memory(p, &ignored);
-  });
+  fits.check(fits_hdr2str(fits.file(), 1, nullptr, 0, &text, &card_count, fits.status()), "cannot read the header");
+  std::string cards = ascii(text);
+  int ignored = 0;
+  fits_free_memory(text, &ignored);
+  // wcslib's parser writes past its buffers where a quote is missing.
+  for (std::size_t at = 0; at < cards.size(); at += 80) {
+    const std::string card = cards.substr(at, 80);
+    if (!has_closing_quote(card)) fits.refuse("the header has a text without its closing quote: " + card.substr(0, 40));
+  }
 
   int rejected = 0, count = 0;
   wcsprm* list = nullptr;
-  if (const int status = wcspih(cards, card_count, WCSHDR_all, 0, &rejected, &count, &list); status != 0)
+  if (const int status = wcspih(cards.data(), card_count, WCSHDR_all, 0, &rejected, &count, &list); status != 0)
     fits.refuse("cannot read the sky coordinates: wcslib: " + std::string(wcshdr_errmsg[status]));
   struct ListOwner {
     int* count;
@@ -286,13 +318,6 @@ std::vector<double> read_table_column(Fits& fits, int column, const std::string&
     fits.check(fits_read_col(fits.file(), TDOUBLE, column, 1, 1, rows, &null, values.data(), &any_null, fits.status()),
                "cannot read column " + name);
   return values;
-}
-
-/// FITS headers hold printable ASCII only.
-std::string ascii(std::string text) {
-  for (char& c : text)
-    if (c < 32 || c > 126) c = '?';
-  return text;
 }
 
 void write_key(Fits& fits, const FitsKey& entry) {

@@ -257,6 +257,32 @@ TEST_F(FitsTest, ChangedBitsAreSeen) {
   expect_error(ExitCode::input, {"CHECKSUM", "header.fits"}, [&] { read_fits_image(path("header.fits")); });
 }
 
+TEST_F(FitsTest, PackedFilesAreReadAndTheirTruncationIsSeen) {
+  fitsfile* file = nullptr;
+  int status = 0;
+  long axes[2] = {100, 100};
+  std::vector<float> values(10000);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = std::sin(static_cast<float>(i));
+  fits_create_file(&file, path("map.fits.gz").c_str(), &status);  // packs because of the name
+  fits_create_img(file, FLOAT_IMG, 2, axes, &status);
+  fits_write_img(file, TFLOAT, 1, 10000, values.data(), &status);
+  fits_close_file(file, &status);
+  ASSERT_EQ(status, 0);
+  const std::string whole = bytes("map.fits.gz");
+  ASSERT_EQ(whole.substr(0, 2), "\x1f\x8b");
+  EXPECT_EQ(read_fits_image(path("map.fits.gz")).values[7777], static_cast<double>(values[7777]));
+  write("cut.fits.gz", whole.substr(0, whole.size() / 2));
+  expect_error(ExitCode::input, {"cut.fits.gz"}, [&] { read_fits_image(path("cut.fits.gz")); });
+}
+
+TEST_F(FitsTest, TextWithoutItsQuoteIsRefused) {
+  make_image("quote.fits", 2, 2, "TAN", {{"CRVAL1", 10}});
+  std::string damaged = bytes("quote.fits");
+  damaged[damaged.find("'RA---TAN'") + 9] = ' ';
+  write("quote.fits", damaged);
+  expect_error(ExitCode::input, {"closing quote", "CTYPE1", "quote.fits"}, [&] { read_fits_image(path("quote.fits")); });
+}
+
 TEST_F(FitsTest, AbsurdAxesAreRefusedBeforeMemoryIsTaken) {
   std::vector<float> small(4);
   make_image("axes.fits", 2, 2, "TAN", {});
