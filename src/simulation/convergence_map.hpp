@@ -1,10 +1,10 @@
 /// Gaussian and lognormal convergence maps on a periodic grid.
 ///
-/// A lognormal field kappa = kappa0 (exp(g - var(g)/2) - 1) (Coles & Jones 1991, MNRAS 248, 1; for convergence, Hilbert,
-/// Hartlap & Schneider 2011, arXiv 1105.3980) has mean zero, minimum -kappa0 and the correlation function
+/// A lognormal field kappa = kappa0 (exp(g - var(g)/2) - 1) (Coles & Jones 1991, MNRAS 248, 1; for convergence,
+/// Hilbert, Hartlap & Schneider 2011, arXiv 1105.3980) has mean zero, minimum -kappa0 and the correlation function
 /// xi = kappa0^2 (exp(xi_g) - 1). So that maps have the spectrum asked for, the Gaussian field gets the spectrum of
-/// xi_g = ln(1 + xi / kappa0^2), evaluated on the map's own grid. Modes where that spectrum is negative are set to zero;
-/// `power` then says what spectrum the maps do have.
+/// xi_g = ln(1 + xi / kappa0^2), evaluated on the map's own grid. Modes where that spectrum is negative are set to
+/// zero; `power` then says what spectrum the maps do have.
 #pragma once
 
 #include <cstdint>

@@ -25,7 +25,8 @@ struct Cosmology {
   double matter_fraction(double z) const;
   /// Comoving distance to redshift z >= 0 [Mpc/h], to 1e-10.
   double comoving_distance(double z) const;
-  /// Linear growth factor D(z) with D(0) = 1: exact for matter and a cosmological constant (Heath 1977, MNRAS 179, 351).
+  /// Linear growth factor D(z) with D(0) = 1: exact for matter and a cosmological constant (Heath 1977, MNRAS 179,
+  /// 351).
   double growth(double z) const;
 };
 

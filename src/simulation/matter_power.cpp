@@ -48,13 +48,13 @@ MatterPower::MatterPower(const Cosmology& cosmology) : cosmology_(cosmology) {
   k_equality_ = 7.46e-2 * matter / square(theta);                 // 3
   const double drag_b1 = 0.313 * std::pow(matter, -0.419) * (1 + 0.607 * std::pow(matter, 0.674));
   const double drag_b2 = 0.238 * std::pow(matter, 0.223);
-  const double z_drag =
-      1291 * std::pow(matter, 0.251) / (1 + 0.659 * std::pow(matter, 0.828)) * (1 + drag_b1 * std::pow(baryons, drag_b2));  // 4
+  const double z_drag = 1291 * std::pow(matter, 0.251) / (1 + 0.659 * std::pow(matter, 0.828)) *
+                        (1 + drag_b1 * std::pow(baryons, drag_b2));  // 4
   const auto momentum_ratio = [&](double z) { return 31.5 * baryons / std::pow(theta, 4) * 1e3 / z; };  // 5
   const double r_drag = momentum_ratio(z_drag), r_equality = momentum_ratio(z_equality);
-  sound_horizon_ = 2 / (3 * k_equality_) * std::sqrt(6 / r_equality) *
-                   std::log((std::sqrt(1 + r_drag) + std::sqrt(r_drag + r_equality)) / (1 + std::sqrt(r_equality)));  // 6
-  k_silk_ = 1.6 * std::pow(baryons, 0.52) * std::pow(matter, 0.73) * (1 + std::pow(10.4 * matter, -0.95));            // 7
+  const double sound_ratio = (std::sqrt(1 + r_drag) + std::sqrt(r_drag + r_equality)) / (1 + std::sqrt(r_equality));
+  sound_horizon_ = 2 / (3 * k_equality_) * std::sqrt(6 / r_equality) * std::log(sound_ratio);              // 6
+  k_silk_ = 1.6 * std::pow(baryons, 0.52) * std::pow(matter, 0.73) * (1 + std::pow(10.4 * matter, -0.95));  // 7
 
   const double a1 = std::pow(46.9 * matter, 0.670) * (1 + std::pow(32.1 * matter, -0.532));
   const double a2 = std::pow(12.0 * matter, 0.424) * (1 + std::pow(45.0 * matter, -0.582));
@@ -88,7 +88,8 @@ double MatterPower::transfer(double k) const {
   const double baryon_fraction = cosmology_.omega_b / cosmology_.omega_m;
 
   const double f = 1 / (1 + std::pow(ks / 5.4, 4));  // 18
-  const double cold = f * pressureless_transfer(q, 1, beta_c_) + (1 - f) * pressureless_transfer(q, alpha_c_, beta_c_);  // 17
+  const double cold = f * pressureless_transfer(q, 1, beta_c_) +
+                      (1 - f) * pressureless_transfer(q, alpha_c_, beta_c_);  // 17
 
   const double phase = ks / std::cbrt(1 + cube(beta_node_ / ks));  // k times eq. 22
   const double oscillation = phase < 1e-4 ? 1 : std::sin(phase) / phase;

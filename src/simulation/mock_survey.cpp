@@ -54,8 +54,8 @@ void punch_holes(const HostMaps& mask, Grid grid, std::uint64_t seed) {
   }
 }
 
-/// Keeps the square pointings of a 24 x 24 mosaic whose centre is inside a square of 74.5 % of the map's side; each draws
-/// its own limit, so that the edge is ragged.
+/// Keeps the square pointings of a 24 x 24 mosaic whose centre is inside a square of 74.5 % of the map's side; each
+/// draws its own limit, so that the edge is ragged.
 void cut_field(const HostMaps& mask, Grid grid, std::uint64_t seed) {
   const DrawKey key{seed, Purpose::survey_mask, 0, edge_step};
   constexpr int pointings = 24;

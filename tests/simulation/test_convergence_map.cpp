@@ -120,8 +120,8 @@ TEST(ConvergenceMap, LognormalMapsHaveTheSpectrumAskedFor) {
   EXPECT_LT(check.worst_expected, 0.001);
 }
 
-// The grid, spectrum and shift of the COSMOS map, and the promise of this library: 2 % in every band. With 1,000 maps the
-// Monte Carlo error is 0.7 % in the lowest band and 0.2 to 0.4 % in the others.
+// The grid, spectrum and shift of the COSMOS map, and the promise of this library: 2 % in every band. With 1,000 maps
+// the Monte Carlo error is 0.7 % in the lowest band and 0.2 to 0.4 % in the others.
 TEST(ConvergenceMap, LognormalMapsOfCosmosHaveTheSpectrumAskedFor) {
   const char* folder = std::getenv("UMBRIEL_REFERENCE_DATA");
   const std::string path = std::string(folder == nullptr ? "" : folder) + "/kappa/power_spectrum_theory_z1.npy";

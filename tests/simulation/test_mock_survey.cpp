@@ -135,7 +135,8 @@ TEST(SurveyMask, HasTheFractionItSays) {
   std::printf("mask fractions: cosmos-like %.4f, holes %.4f\n", cosmos, holes);
   EXPECT_NEAR(cosmos, 0.53, 0.02);
   EXPECT_NEAR(holes, 0.95, 0.02);
-  const HostMaps a = survey_mask(grid, "holes", 1), b = survey_mask(grid, "holes", 1), c = survey_mask(grid, "holes", 2);
+  const HostMaps a = survey_mask(grid, "holes", 1), b = survey_mask(grid, "holes", 1);
+  const HostMaps c = survey_mask(grid, "holes", 2);
   EXPECT_TRUE(std::equal(a.data(), a.data() + a.size(), b.data()));
   EXPECT_FALSE(std::equal(a.data(), a.data() + a.size(), c.data()));
   EXPECT_THROW(survey_mask(grid, "hole", 1), Error);
@@ -297,8 +298,9 @@ TEST(Simulate, ObservesAGivenMap) {
     std::ofstream table(folder / "nz.txt");
     table << "# z n\n0.2 0\n0.8, 2\n1.5 1\n";
   }
-  const std::string text = "survey.pixel_arcmin = 0.4\nsurvey.simulate.mask = \"full\"\nsurvey.simulate.convergence = \"" +
-                           path + "\"\nprior.source_distribution = \"" + (folder / "nz.txt").string() + "\"\n";
+  const std::string text = "survey.pixel_arcmin = 0.4\nsurvey.simulate.mask = \"full\"\n"
+                           "survey.simulate.convergence = \"" + path + "\"\n"
+                           "prior.source_distribution = \"" + (folder / "nz.txt").string() + "\"\n";
   const Config config = Config::parse(text);
   const PowerSpectrum spectrum = power_spectrum_from(config, "prior");
   const Survey survey = simulate_survey(config, spectrum);

@@ -1,7 +1,8 @@
 // Background, matter power and convergence power against closed forms and against independent codes.
 //
-// Numbers of CAMB 2.0.5 (Lewis, Challinor & Lasenby 2000; massless neutrinos, halofit_version "takahashi", amplitude set
-// for sigma_8) and jax_cosmo (Campagne et al. 2023; T_cmb = 2.726 K, float64) were computed for the default cosmology.
+// Numbers of CAMB 2.0.5 (Lewis, Challinor & Lasenby 2000; massless neutrinos, halofit_version "takahashi", amplitude
+// set for sigma_8) and jax_cosmo (Campagne et al. 2023; T_cmb = 2.726 K, float64) were computed for the default
+// cosmology.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -63,7 +64,7 @@ TEST(Cosmology, DistanceIsTheIntegralOfTheExpansion) {
 }
 
 TEST(Cosmology, GrowthSolvesItsEquation) {
-  // Carroll, Press & Turner 1992, eq. 29: a fit good to 1 %; and CAMB's ratio of sigma_8 at z = 0.5, 1, 2 to that today.
+  // Carroll, Press & Turner 1992, eq. 29: a fit good to 1 %; and CAMB's ratio of sigma_8 at z = 0.5, 1, 2 to today's.
   const Cosmology cosmology;
   const auto carroll = [&](double z) {
     const double m = cosmology.matter_fraction(z), l = 1 - m;
@@ -152,7 +153,7 @@ TEST(MatterPower, AgreesWithABoltzmannCode) {
 TEST(MatterPower, HalofitAgreesWithAnotherImplementation) {
   const MatterPower matter{Cosmology{}};
   const std::array<double, 5> k = {0.3, 1, 3, 10, 30};
-  // jax_cosmo's ratio of nonlinear to linear power at z = 0 and 2; its amplitude is 0.4 % high and moves these a little.
+  // jax_cosmo's ratio of nonlinear to linear power at z = 0 and 2; its amplitude is 0.4 % high, which matters little.
   const std::array<double, 5> today = {1371.69 / 884.324, 407.951 / 67.3493, 98.083 / 4.89537, 9.59334 / 0.228917,
                                        0.872358 / 0.0124841};
   const std::array<double, 5> early = {173.336 / 155.136, 24.6348 / 11.815, 5.87195 / 0.858793, 0.916229 / 0.0401589,
