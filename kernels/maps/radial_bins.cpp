@@ -5,29 +5,28 @@
 #include <numbers>
 
 #include "umbriel/core/loops.hpp"
+#include "umbriel/maps/spin2.hpp"
 
 namespace umbriel {
 namespace {
-
-/// Modes of the full plane that a mode of the half spectrum stands for.
-KOKKOS_INLINE_FUNCTION double weight(int kx, int width) { return kx == 0 || 2 * kx == width ? 1.0 : 2.0; }
 
 struct BandPower {
   SpectrumBatch f, g;
   View2<int> band;
   View2<double> out;
   View1<double> modes;
-  int height, half_width, width, bands;
+  Grid grid;
+  int bands;
 
   // One thread sums one map in index order: the same bits everywhere. Spectra are taken rarely.
   KOKKOS_INLINE_FUNCTION void operator()(const int map) const {
     for (int b = 0; b < bands; ++b) out(map, b) = 0;
-    for (int ky = 0; ky < height; ++ky) {
-      for (int kx = 0; kx < half_width; ++kx) {
+    for (int ky = 0; ky < grid.height; ++ky) {
+      for (int kx = 0; kx < grid.half_width(); ++kx) {
         const int b = band(ky, kx);
         if (b < 0) continue;
         const Complex u = f(map, ky, kx), v = g(map, ky, kx);
-        out(map, b) += weight(kx, width) * (static_cast<double>(u.real()) * v.real() + static_cast<double>(u.imag()) * v.imag());
+        out(map, b) += static_cast<double>(mode_weight(grid, kx)) * (static_cast<double>(u.real()) * v.real() + static_cast<double>(u.imag()) * v.imag());
       }
     }
     for (int b = 0; b < bands; ++b) out(map, b) /= modes(b);
@@ -60,8 +59,8 @@ RadialBins radial_bins(Grid grid, double pixel_arcmin, const std::vector<double>
       const int b = inside ? static_cast<int>(above - edges.begin()) - 1 : -1;
       band(ky, kx) = b;
       if (b < 0) continue;
-      bins.modes[b] += weight(kx, grid.width);
-      bins.centres[b] += weight(kx, grid.width) * l;
+      bins.modes[b] += mode_weight(grid, kx);
+      bins.centres[b] += mode_weight(grid, kx) * l;
     }
   }
   for (int b = 0; b < bins.bands(); ++b) {
@@ -83,7 +82,7 @@ std::vector<double> logarithmic_edges(Grid grid, double pixel_arcmin, int bands,
     for (int ky = 0; ky < grid.height; ++ky) {
       for (int kx = 0; kx < grid.half_width(); ++kx) {
         const double l = multipole(grid, pixel_arcmin, ky, kx);
-        if (l >= edges.back() && l < edge) modes += weight(kx, grid.width);
+        if (l >= edges.back() && l < edge) modes += mode_weight(grid, kx);
       }
     }
     if (modes >= min_modes) edges.push_back(edge);
@@ -97,8 +96,7 @@ void band_cross_power(const Space& space, const RadialBins& bins, const Spectrum
   HostView1<double> modes("modes", bins.modes.size());
   std::copy(bins.modes.begin(), bins.modes.end(), modes.data());
   Kokkos::parallel_for("umbriel::band_power", Kokkos::RangePolicy<Space>(space, 0, n),
-                       BandPower{f, g, bins.band, out, on_device(modes), bins.grid.height, bins.grid.half_width(),
-                                 bins.grid.width, bins.bands()});
+                       BandPower{f, g, bins.band, out, on_device(modes), bins.grid, bins.bands()});
 }
 
 void band_power(const Space& space, const RadialBins& bins, const SpectrumBatch& spectra, int n,

@@ -1,0 +1,23 @@
+/// Convergence diagnostics of many short chains.
+#pragma once
+
+#include <vector>
+
+namespace umbriel {
+
+/// Draws of one scalar: draws[chain][step]. Chains with a value that is not finite are left out.
+using ChainDraws = std::vector<std::vector<double>>;
+
+/// Nested R-hat of Margossian et al. 2024 (Bayesian Analysis; arXiv 2110.13017, eqs. 5-9): chains of a super-chain start
+/// from one point, so that the spread between super-chain means shows what is left of the start even when every chain is
+/// a few steps long. 1 when converged; NaN with fewer than two whole super-chains.
+double nested_r_hat(const ChainDraws& draws, int chains_a_superchain);
+
+/// Effective sample size of all draws together, from the autocorrelation averaged over chains with Geyer's initial
+/// monotone sequence (Vehtari et al. 2021, arXiv 1903.08008, eq. 10). NaN where it cannot be told.
+double effective_sample_size(const ChainDraws& draws);
+
+/// Correlation of successive states, averaged over chains with the mean over all chains taken off.
+double lag_one_correlation(const ChainDraws& draws);
+
+}  // namespace umbriel
