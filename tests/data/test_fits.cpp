@@ -292,7 +292,7 @@ TEST_F(FitsTest, AbsurdAxesAreRefusedBeforeMemoryIsTaken) {
   ASSERT_NE(at, std::string::npos);
   damaged.replace(at, card.size(), "NAXIS1  =        2000000000000");
   write("axes.fits", damaged);
-  expect_error(ExitCode::input, {"axes.fits"}, [&] { read_fits_image(path("axes.fits")); });
+  expect_error(ExitCode::input, {"NAXIS1 = 2000000000000", "axes.fits"}, [&] { read_fits_image(path("axes.fits")); });
 }
 
 TEST_F(FitsTest, ColumnsOfTables) {
