@@ -4,7 +4,12 @@
 # -fno-math-errno and -fno-trapping-math change no value; they let square roots and divisions vectorise.
 add_library(umbriel_flags INTERFACE)
 target_compile_options(umbriel_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno -fno-trapping-math>)
-if(UMBRIEL_NATIVE AND NOT Kokkos_ENABLE_CUDA_FOUND)
+if(UMBRIEL_CUDA)
+  # Kernels call constexpr functions of the standard library, whose host versions serve on the device too.
+  target_compile_options(umbriel_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-expt-relaxed-constexpr>)
+endif()
+if(UMBRIEL_NATIVE)
+  # Where Kokkos compiles for CUDA, nvcc_wrapper hands these to the host compiler.
   include(CheckCXXCompilerFlag)
   check_cxx_compiler_flag(-march=native UMBRIEL_HAS_MARCH_NATIVE)
   if(UMBRIEL_HAS_MARCH_NATIVE)
