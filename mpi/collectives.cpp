@@ -57,7 +57,9 @@ namespace detail {
 
 void all_reduce_sum(const Communicator& comm, const Space& space, const Span& values) {
   if (comm.size() == 1) return;
-  require(values.size < (std::size_t{1} << 31), ExitCode::communication, "a sum over ranks of more than 2^31 values");
+  // Offsets of the pieces are 32-bit and may exceed the size by one a rank.
+  require(values.size <= (std::size_t{1} << 31) - 1 - static_cast<std::size_t>(comm.size()), ExitCode::communication,
+          "a sum over ranks of more than 2^31 values");
   if (values.on_device && nccl_all_reduce_sum(comm, space, values)) return;
   through_host(space, values, [&](const Span& host) {
     if (host.is_double) {
@@ -78,7 +80,7 @@ void all_gather(const Communicator& comm, const Space& space, const Span& mine, 
   require(all.size == mine.size * comm.size() && all.is_double == mine.is_double, ExitCode::communication,
           "all_gather needs room for every rank's block");
   require(mine.size < (std::size_t{1} << 31), ExitCode::communication, "a gather of more than 2^31 values a rank");
-  if (mine.on_device && nccl_all_gather(comm, space, mine, all)) return;
+  if (mine.on_device && all.on_device && nccl_all_gather(comm, space, mine, all)) return;
   through_host(space, mine, [&](const Span& from) {
     through_host(space, all, [&](const Span& to) {
       if (comm.size() == 1) {

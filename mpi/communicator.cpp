@@ -4,6 +4,7 @@
 #include <climits>
 #include <cstdlib>
 
+#include "umbriel/mpi/hdf5_file.hpp"
 #include "umbriel/mpi/mpi_check.hpp"
 
 namespace umbriel {
@@ -67,6 +68,7 @@ std::string Communicator::broadcast(std::string text, int root) const {
 }
 
 std::vector<std::byte> Communicator::gather(const std::vector<std::byte>& block, int root) const {
+  require(root >= 0 && root < size_, ExitCode::communication, "gather to a rank that does not exist");
   if (size_ == 1) return block;
   const std::int64_t mine = static_cast<std::int64_t>(block.size());
   std::vector<std::int64_t> sizes(size_);
@@ -127,25 +129,29 @@ std::vector<std::vector<float>> Communicator::exchange(const std::vector<std::ve
 
 void Communicator::together(const std::function<void()>& action) const {
   std::string message;
-  int code = 0;
+  bool ok = false;
+  int code = static_cast<int>(ExitCode::numerical);
   try {
     action();
+    ok = true;
   } catch (const Error& error) {
     message = error.what();
     code = static_cast<int>(error.code());
   } catch (const std::exception& error) {
     message = error.what();
-    code = static_cast<int>(ExitCode::numerical);
+  } catch (...) {
+    message = "unknown error";
   }
-  const std::int64_t failed = min(code != 0 ? rank_ : size_);
+  const std::int64_t failed = min(ok ? size_ : rank_);
   if (failed == size_) return;
   message = broadcast(message, static_cast<int>(failed));
   broadcast(&code, sizeof code, static_cast<int>(failed));
   if (size_ > 1) message = "rank " + std::to_string(failed) + ": " + message;
-  throw Error(static_cast<ExitCode>(code), message, "", "");
+  throw Error(static_cast<ExitCode>(code), message, "", "").mark_agreed();
 }
 
 MpiSession::MpiSession(int& argc, char**& argv) {
+  detail::prepare_hdf5_before_mpi();
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
 }
@@ -153,9 +159,10 @@ MpiSession::MpiSession(int& argc, char**& argv) {
 MpiSession::~MpiSession() { MPI_Finalize(); }
 
 void abort_job(int exit_code) {
-  int initialized = 0;
+  int initialized = 0, finalized = 0;
   MPI_Initialized(&initialized);
-  if (initialized != 0) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  MPI_Finalized(&finalized);
+  if (initialized != 0 && finalized == 0) MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
 }
 

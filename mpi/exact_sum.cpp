@@ -1,5 +1,7 @@
 #include "umbriel/mpi/exact_sum.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -59,8 +61,24 @@ double ExactSum::value() const {
     for (auto& limb : sum.limb_) limb = -limb;
     sum.carry();
   }
-  double total = 0;
-  for (int i = limbs - 1; i >= 0; --i) total += std::ldexp(static_cast<double>(sum.limb_[i]), 32 * i - 1074);
+  int top = limbs - 1;
+  while (top > 0 && sum.limb_[top] == 0) --top;
+  const int highest = 32 * top + static_cast<int>(std::bit_width(static_cast<std::uint64_t>(sum.limb_[top]))) - 1;
+  if (highest < 0) return 0;
+  const auto bit = [&](int position) -> std::uint64_t {
+    const int limb = std::min(position / 32, limbs - 1);  // the highest limb is longer than 32 bits
+    return (static_cast<std::uint64_t>(sum.limb_[limb]) >> (position - 32 * limb)) & 1;
+  };
+  // The 53 highest bits, and to nearest, ties to even, by what lies below them.
+  const int lowest = std::max(highest - 52, 0);
+  std::uint64_t mantissa = 0;
+  for (int position = highest; position >= lowest; --position) mantissa = mantissa << 1 | bit(position);
+  if (lowest > 0 && bit(lowest - 1) != 0) {
+    bool more = false;
+    for (int position = lowest - 2; position >= 0 && !more; --position) more = bit(position) != 0;
+    if (more || (mantissa & 1) != 0) ++mantissa;
+  }
+  const double total = std::ldexp(static_cast<double>(mantissa), lowest - 1074);
   return negative ? -total : total;
 }
 

@@ -19,7 +19,8 @@ class ExactSum {
   void add(double value);
   /// Adds all that `other` holds.
   void add(const ExactSum& other);
-  /// The sum of all terms, rounded once (error below one unit in the last place).
+  /// The sum of all terms, correctly rounded: the double nearest to the exact sum, of two equally near the even one;
+  /// infinite where the exact sum is beyond the range of float64.
   double value() const;
 
  private:

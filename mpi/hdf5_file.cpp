@@ -5,12 +5,21 @@
 #include <fcntl.h>
 #include <hdf5.h>
 #include <hdf5_hl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <limits>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 #include "umbriel/mpi/sha256.hpp"
@@ -52,9 +61,12 @@ std::string hdf5_text() {
 }
 
 /// Quiet errors (they become exceptions) and no clean-up at exit: closing a broken parallel file would wait for ranks
-/// that are gone.
+/// that are gone. No file locks, which some parallel file systems lack: a file is written under a name that nobody else
+/// opens. A file-size limit shall be an error like a full disk, not a signal that kills.
 void prepare_hdf5() {
   static const bool once = [] {
+    ::setenv("HDF5_USE_FILE_LOCKING", "FALSE", 0);
+    std::signal(SIGXFSZ, SIG_IGN);
     H5dont_atexit();
     H5open();
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -62,6 +74,12 @@ void prepare_hdf5() {
   }();
   (void)once;
 }
+
+}  // namespace
+
+void detail::prepare_hdf5_before_mpi() { prepare_hdf5(); }
+
+namespace {
 
 template <class T>
 hid_t memory_type();
@@ -72,11 +90,37 @@ template <> hid_t memory_type<std::int64_t>() { return H5T_NATIVE_INT64; }
 template <> hid_t memory_type<std::uint8_t>() { return H5T_NATIVE_UINT8; }
 
 std::uint64_t product(const std::vector<std::uint64_t>& shape, std::size_t from = 0) {
-  return std::accumulate(shape.begin() + from, shape.end(), std::uint64_t{1}, std::multiplies<>());
+  if (from >= shape.size()) return 1;
+  return std::accumulate(shape.begin() + static_cast<std::ptrdiff_t>(from), shape.end(), std::uint64_t{1},
+                         std::multiplies<>());
 }
 
 constexpr std::uint64_t largest_chunk = std::uint64_t{16} << 20;  // bytes
 constexpr std::uint64_t largest_write = std::uint64_t{1} << 29;   // bytes a rank and call; MPI-IO counts are 32-bit
+constexpr std::chrono::seconds patience{5};                       // of a rank that failed, until the others join it
+
+/// Takes disk space for the first `bytes` of a file without changing its size, or throws. Where the file system cannot
+/// promise space, nothing happens.
+void reserve_space(const std::string& path, std::uint64_t bytes) {
+#ifdef __linux__
+  const int descriptor = ::open(path.c_str(), O_WRONLY);
+  if (descriptor < 0) throw std::runtime_error(std::string("open: ") + std::strerror(errno));
+  const int reason =
+      ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  ::close(descriptor);
+  if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) throw std::runtime_error(std::strerror(reason));
+#else
+  (void)path, (void)bytes;
+#endif
+}
+
+/// Text of any length, as h5py writes and expects it.
+hid_t text_type() {
+  const hid_t type = H5Tcopy(H5T_C_S1);
+  H5Tset_size(type, H5T_VARIABLE);
+  H5Tset_cset(type, H5T_CSET_UTF8);
+  return type;
+}
 
 }  // namespace
 
@@ -87,15 +131,51 @@ struct Hdf5Writer::File {
   hid_t id = -1;
   bool broken = false;
   bool committed = false;
+  int exceptions = std::uncaught_exceptions();
+  std::uint64_t reserved = 0;  // bytes of disk
+
+  /// Without commit nothing stays. A broken file is left open: HDF5 would try to write what could not be written.
+  /// Closing a parallel file is collective, so one is also left open where this rank alone may have failed.
+  ~File() {
+    if (committed) return;
+    const bool all_here = comm.size() == 1 || std::uncaught_exceptions() <= exceptions;
+    if (id >= 0 && !broken && all_here) H5Fclose(id);
+    if (comm.is_root()) ::unlink(temporary.c_str());
+  }
+
+  /// The lowest rank that failed, or the number of ranks. HDF5 may leave the others inside a collective call for ever
+  /// when one rank fails there; then no agreement is possible any more, and the rank that knows ends the job.
+  std::int64_t lowest_failed(bool ok, const std::string& text) const {
+    std::int64_t lowest = ok ? comm.size() : comm.rank();
+    if (comm.size() == 1) return lowest;
+    MPI_Request request;
+    UMBRIEL_CHECK_MPI(MPI_Iallreduce(MPI_IN_PLACE, &lowest, 1, MPI_INT64_T, MPI_MIN,
+                                     *static_cast<MPI_Comm*>(comm.native()), &request));
+    if (ok) {
+      UMBRIEL_CHECK_MPI(MPI_Wait(&request, MPI_STATUS_IGNORE));
+      return lowest;
+    }
+    const auto deadline = std::chrono::steady_clock::now() + patience;
+    for (int done = 0; done == 0; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
+      UMBRIEL_CHECK_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
+      if (done != 0 || std::chrono::steady_clock::now() < deadline) continue;
+      ::unlink(temporary.c_str());
+      std::fprintf(stderr, "error: [rank %d] writing failed: %s (%s) \u2014 check free space, quota and permissions\n",
+                   comm.rank(), text.c_str(), path.c_str());
+      abort_job(static_cast<int>(ExitCode::file_system));
+    }
+    return lowest;
+  }
 
   /// Ends a step: the ranks agree on its outcome. `ok` and `text` are this rank's.
   void agree(bool ok, const std::string& text, const std::string& what) {
-    const std::int64_t failed = comm.min(ok ? comm.size() : comm.rank());
+    const std::int64_t failed = lowest_failed(ok, text);
     if (failed == comm.size()) return;
     broken = true;
     const std::string reason = comm.broadcast(text, static_cast<int>(failed));
     throw Error(ExitCode::file_system, "writing failed on rank " + std::to_string(failed) + ": " + reason,
-                path + ", " + what, "check free space, quota and permissions; no file was left behind");
+                path + ", " + what, "check free space, quota and permissions; no file was left behind")
+        .mark_agreed();
   }
 
   template <class Action>
@@ -114,6 +194,25 @@ struct Hdf5Writer::File {
 
   static void check(bool ok) {
     if (!ok) throw std::runtime_error(hdf5_text());
+  }
+
+  /// Makes sure of the room for `bytes` more before HDF5 begins: it cannot recover from a full disk, neither from one
+  /// rank's in a collective write nor alone when it closes the file.
+  void reserve(std::uint64_t bytes, const std::string& what) {
+    reserved += bytes;
+    step(what, [&] {
+      struct rlimit limit {};
+      if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY && reserved > limit.rlim_cur)
+        throw std::runtime_error("the limit of file sizes (ulimit -f) is too low");
+      if (comm.is_root()) reserve_space(temporary, reserved);
+    });
+  }
+
+  /// Room that a dataset takes with its header, and with the index and checksums of its chunks.
+  static std::uint64_t room(const std::vector<std::uint64_t>& shape, std::uint64_t element_bytes, bool one_item_chunks) {
+    const std::uint64_t bytes = product(shape) * element_bytes;
+    const std::uint64_t chunks = (one_item_chunks ? shape[0] : 0) + 2 * bytes / largest_chunk;
+    return bytes + 256 * chunks + (std::uint64_t{1} << 15);
   }
 
   Handle transfer() const {
@@ -160,15 +259,12 @@ struct Hdf5Writer::File {
   }
 
   static void text_attribute(hid_t object, const std::string& name, const std::string& value) {
-    Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
-    H5Tset_size(type, std::max<std::size_t>(value.size(), 1));
-    H5Tset_cset(type, H5T_CSET_UTF8);
-    H5Tset_strpad(type, H5T_STR_NULLPAD);
+    Handle type(text_type(), H5Tclose);
     Handle space(H5Screate(H5S_SCALAR), H5Sclose);
     Handle attribute(H5Acreate2(object, name.c_str(), type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
     check(attribute.valid());
-    const char* bytes = value.empty() ? "\0" : value.c_str();
-    check(H5Awrite(attribute, type, bytes) >= 0);
+    const char* bytes = value.c_str();
+    check(H5Awrite(attribute, type, &bytes) >= 0);
   }
 
   /// Opens a dataset or group, making the group where there is none.
@@ -184,6 +280,7 @@ struct Hdf5Writer::File {
   template <class Scalar>
   void scalar_attribute(const std::string& path_in_file, const std::string& name, Scalar value) {
     comm.broadcast(&value, sizeof value);
+    reserve(4096, path_in_file + "@" + name);
     step(path_in_file + "@" + name, [&] {
       Handle owner = object(path_in_file);
       check(owner.valid());
@@ -212,14 +309,10 @@ Hdf5Writer::Hdf5Writer(const std::string& path, const Communicator& comm) : file
     file_->id = H5Fcreate(file_->temporary.c_str(), H5F_ACC_TRUNC, creation, access);
     File::check(file_->id >= 0);
   });
+  file_->reserve(std::uint64_t{1} << 16, "create");
 }
 
-Hdf5Writer::~Hdf5Writer() {
-  if (file_->committed) return;
-  // A broken parallel file is not closed: that is a collective call, and the other ranks may be gone.
-  if (file_->id >= 0 && (!file_->broken || file_->comm.size() == 1)) H5Fclose(file_->id);
-  if (file_->comm.is_root()) ::unlink(file_->temporary.c_str());
-}
+Hdf5Writer::~Hdf5Writer() = default;
 
 void Hdf5Writer::write_axis(const std::string& name, const std::vector<double>& coordinates, const std::string& units,
                             const std::string& long_name) {
@@ -231,7 +324,13 @@ void Hdf5Writer::write_axis(const std::string& name, const std::vector<double>& 
 }
 
 template <class T>
-void Hdf5Writer::write(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, const T* data) {
+void Hdf5Writer::write(const DatasetInfo& info, const std::vector<std::uint64_t>& shape_on_root, const T* data) {
+  std::uint64_t rank = shape_on_root.size();
+  file_->comm.broadcast(&rank, sizeof rank);
+  std::vector<std::uint64_t> shape = shape_on_root;
+  shape.resize(rank);
+  file_->comm.broadcast(shape.data(), rank * sizeof shape[0]);
+  file_->reserve(File::room(shape, sizeof(T), false), info.path);
   file_->step(info.path, [&] {
     const hid_t type = memory_type<T>();
     Handle dataset = file_->create_dataset(info, shape, type, false);
@@ -246,8 +345,15 @@ void Hdf5Writer::write(const DatasetInfo& info, const std::vector<std::uint64_t>
 template <class T>
 void Hdf5Writer::write_sharded(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, std::uint64_t first,
                                std::uint64_t count, const T* data) {
+  // Found out before the first collective call of HDF5, in which a wrong rank would leave the others behind.
+  const std::uint64_t items = shape.empty() ? 0 : shape[0];
+  const bool fits = !shape.empty() && first <= items && count <= items - first;
+  require(file_->comm.min(fits ? 1 : 0) == 1 &&
+              file_->comm.sum(static_cast<std::int64_t>(count)) == static_cast<std::int64_t>(items),
+          ExitCode::usage, "the shards of a dataset do not make up the whole", file_->path + ", " + info.path);
   const std::uint64_t item = product(shape, 1);
   const std::uint64_t at_once = std::max<std::uint64_t>(1, largest_write / std::max<std::uint64_t>(1, item * sizeof(T)));
+  file_->reserve(File::room(shape, sizeof(T), true), info.path);
   const std::int64_t rounds = file_->comm.max(static_cast<std::int64_t>((count + at_once - 1) / at_once));
   file_->step(info.path, [&] {
     const hid_t type = memory_type<T>();
@@ -277,6 +383,7 @@ void Hdf5Writer::write_sharded(const DatasetInfo& info, const std::vector<std::u
 
 void Hdf5Writer::attribute(const std::string& object, const std::string& name, const std::string& value) {
   const std::string agreed = file_->comm.broadcast(value);
+  file_->reserve(agreed.size() + 4096, object + "@" + name);
   file_->step(object + "@" + name, [&] {
     Handle owner = file_->object(object);
     File::check(owner.valid());
@@ -303,20 +410,25 @@ void Hdf5Writer::commit() {
   file_->step("sync, verify and rename", [&] {
     if (!file_->comm.is_root()) return;
     const auto fail = [](const char* call) { throw std::runtime_error(std::string(call) + ": " + std::strerror(errno)); };
-    const int descriptor = ::open(file_->temporary.c_str(), O_RDONLY);
+    const int descriptor = ::open(file_->temporary.c_str(), O_RDWR);
     if (descriptor < 0) fail("open");
-    const int synced = ::fsync(descriptor);
+    // Cutting at its end gives back the room that was reserved but not needed.
+    struct stat status {};
+    const bool cut = ::fstat(descriptor, &status) == 0 && ::ftruncate(descriptor, status.st_size) == 0;
+    const int reason = cut && ::fsync(descriptor) == 0 ? 0 : errno;
     ::close(descriptor);
-    if (synced != 0) fail("fsync");
+    errno = reason;
+    if (errno != 0) fail("fsync");
     Hdf5Reader(file_->temporary).data_digest();  // reads every chunk, and with it every checksum
     if (::rename(file_->temporary.c_str(), file_->path.c_str()) != 0) fail("rename");
     const std::size_t slash = file_->path.rfind('/');
     const std::string folder = slash == std::string::npos ? "." : file_->path.substr(0, slash + 1);
     const int directory = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY);
     if (directory < 0) fail("open folder");
-    const int folder_synced = ::fsync(directory);
+    const int folder_reason = ::fsync(directory) == 0 ? 0 : errno;
     ::close(directory);
-    if (folder_synced != 0) fail("fsync folder");
+    errno = folder_reason;
+    if (errno != 0 && errno != EINVAL && errno != ENOTSUP) fail("fsync folder");  // some cannot sync folders
   });
   file_->committed = true;
 }
@@ -359,7 +471,17 @@ struct Hdf5Reader::File {
     double elements = 1;
     for (const std::uint64_t n : shape(dataset)) elements *= static_cast<double>(n);
     Handle type(H5Dget_type(dataset), H5Tclose);
-    if (elements * static_cast<double>(H5Tget_size(type)) > static_cast<double>(file_bytes))
+    // Other programs' files may be compressed; deflate gains at most a factor of 1032.
+    Handle creation(H5Dget_create_plist(dataset), H5Pclose);
+    double gain = 1;
+    for (int filter = 0; filter < H5Pget_nfilters(creation); ++filter) {
+      unsigned flags = 0;
+      std::size_t values = 0;
+      const H5Z_filter_t kind = H5Pget_filter2(creation, static_cast<unsigned>(filter), &flags, &values, nullptr, 0,
+                                               nullptr, nullptr);
+      if (kind != H5Z_FILTER_FLETCHER32 && kind != H5Z_FILTER_SHUFFLE) gain = 1100;
+    }
+    if (elements * static_cast<double>(H5Tget_size(type)) > gain * static_cast<double>(file_bytes))
       fail("the dataset claims to be larger than the file", name);
     return static_cast<std::uint64_t>(elements);
   }
@@ -393,7 +515,8 @@ std::vector<std::string> Hdf5Reader::datasets() const {
   std::vector<std::string> names;
   const herr_t status = H5Lvisit(
       file_->id, H5_INDEX_NAME, H5_ITER_INC,
-      [](hid_t group, const char* name, const H5L_info_t*, void* out) -> herr_t {
+      [](hid_t group, const char* name, const H5L_info_t* link, void* out) -> herr_t {
+        if (link->type != H5L_TYPE_HARD) return 0;  // a soft or external link may lead nowhere
         const Handle object(H5Oopen(group, name, H5P_DEFAULT), H5Oclose);
         if (!object.valid()) return -1;
         if (H5Iget_type(object) == H5I_DATASET)
@@ -414,7 +537,9 @@ std::string Hdf5Reader::type(const std::string& dataset) const {
   Handle handle = file_->open(dataset);
   Handle type(H5Dget_type(handle), H5Tclose);
   const std::size_t bits = 8 * H5Tget_size(type);
-  const bool is_float = H5Tget_class(type) == H5T_FLOAT;
+  const H5T_class_t kind = H5Tget_class(type);
+  const bool is_float = kind == H5T_FLOAT;
+  if (!is_float && kind != H5T_INTEGER && kind != H5T_ENUM) file_->fail("it does not hold numbers", dataset);
   const bool is_unsigned = !is_float && H5Tget_sign(type) == H5T_SGN_NONE;
   return std::string(is_unsigned ? "u" : "") + (is_float ? "float" : "int") + std::to_string(bits);
 }
@@ -434,7 +559,7 @@ std::vector<T> Hdf5Reader::read(const std::string& dataset, std::uint64_t first,
   Handle handle = file_->open(dataset);
   const std::vector<std::uint64_t> shape = file_->shape(handle);
   file_->checked_size(handle, dataset);
-  if (shape.empty() || first + count > shape[0]) file_->fail("items are asked for that it does not hold", dataset);
+  if (shape.empty() || first > shape[0] || count > shape[0] - first) file_->fail("items are asked for that it does not hold", dataset);
   std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
   offset[0] = first;
   extent[0] = count;
@@ -461,10 +586,16 @@ std::string Hdf5Reader::attribute(const std::string& object, const std::string& 
   const H5T_class_t kind = H5Tget_class(type);
   bool ok = elements == 1;
   std::string text;
-  if (ok && kind == H5T_STRING && H5Tis_variable_str(type) <= 0) {
+  if (ok && kind == H5T_STRING && H5Tis_variable_str(type) > 0) {
+    char* value = nullptr;
+    ok = H5Aread(attribute, type, &value) >= 0;
+    if (value != nullptr) text = value;
+    H5free_memory(value);
+  } else if (ok && kind == H5T_STRING) {
     text.resize(H5Tget_size(type));
     ok = H5Aread(attribute, type, text.data()) >= 0;
-    while (!text.empty() && text.back() == '\0') text.pop_back();
+    text.resize(std::min(text.size(), text.find('\0')));
+    if (H5Tget_strpad(type) == H5T_STR_SPACEPAD) text.resize(text.find_last_not_of(' ') + 1);
   } else if (ok && kind == H5T_INTEGER) {
     std::int64_t value = 0;
     ok = H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0;
@@ -486,13 +617,14 @@ std::vector<std::string> Hdf5Reader::attributes(const std::string& object) const
   std::vector<std::string> names;
   Handle owner(H5Oopen(file_->id, object.c_str(), H5P_DEFAULT), H5Oclose);
   if (!owner.valid()) file_->fail("there is no such object", object);
-  H5Aiterate2(
+  const herr_t status = H5Aiterate2(
       owner, H5_INDEX_NAME, H5_ITER_INC, nullptr,
       [](hid_t, const char* name, const H5A_info_t*, void* out) -> herr_t {
         static_cast<std::vector<std::string>*>(out)->emplace_back(name);
         return 0;
       },
       &names);
+  if (status < 0) file_->fail("its attributes cannot be listed: " + hdf5_text(), object);
   return names;
 }
 
@@ -527,7 +659,6 @@ std::string Hdf5Reader::data_digest() const {
       }
       if (H5Dread(handle, type, memory, space, H5P_DEFAULT, bytes.data()) < 0)
         file_->fail("it cannot be read: " + hdf5_text(), name);
-      // Opaque types hold pointers, not data: dimension scales' references live in attributes, so none occur here.
       sum.update(bytes.data(), bytes.size());
     }
   }

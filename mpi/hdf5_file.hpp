@@ -2,7 +2,9 @@
 ///
 /// A file is written under a temporary name and appears under its own only when `commit` has flushed, synced, closed,
 /// re-read (every chunk's Fletcher-32 checksum) and renamed it. After every step the ranks agree on the outcome: a
-/// failure on one rank is the same Error(file_system) on all, and no further collective call is made on that file.
+/// failure on one rank is the same Error(file_system) on all, and no further collective call is made on that file. Where
+/// the failure has caught the other ranks inside a collective call of HDF5's own, which they never leave, the rank that
+/// failed says why and ends the job after some seconds, with the exit code of a file system error.
 ///
 /// Datasets are chunked with checksums; every axis is a dimension scale, every dataset has `units` and `long_name`, so
 /// that h5py and xarray open them without help.
@@ -17,6 +19,12 @@
 
 namespace umbriel {
 
+namespace detail {
+/// HDF5 that starts before MPI does not hook itself into MPI_Finalize, where it would crash on a file that could not be
+/// written. MpiSession calls this.
+void prepare_hdf5_before_mpi();
+}  // namespace detail
+
 /// Name, axes and meaning of a dataset. Axis names refer to dimension scales written with `write_axis`.
 struct DatasetInfo {
   std::string path;               ///< "/summary/mean"
@@ -30,18 +38,20 @@ class Hdf5Writer {
  public:
   /// Opens PATH's temporary file. @throws Error(file_system)
   Hdf5Writer(const std::string& path, const Communicator& comm);
-  ~Hdf5Writer();  ///< without commit: removes the temporary file
+  /// Without commit: removes the temporary file. Collective then, unless an exception is passing.
+  ~Hdf5Writer();
 
   /// A dimension scale: the coordinates of one axis, at the root of the file.
   void write_axis(const std::string& name, const std::vector<double>& coordinates, const std::string& units,
                   const std::string& long_name);
 
-  /// The whole dataset from rank 0; the arguments of other ranks are ignored but for `info`.
+  /// The whole dataset from rank 0; of the other ranks' arguments only `info` counts.
   template <class T>
   void write(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, const T* data);
 
   /// A dataset sharded along its first axis: this rank holds items [first, first + count) of shape[0].
   /// Chunks are one item, so that no chunk is shared by two ranks.
+  /// @throws Error(usage) on all ranks unless the ranks' items make up shape[0] in number
   template <class T>
   void write_sharded(const DatasetInfo& info, const std::vector<std::uint64_t>& shape, std::uint64_t first,
                      std::uint64_t count, const T* data);

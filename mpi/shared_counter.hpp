@@ -10,6 +10,7 @@ namespace umbriel {
 
 class SharedCounter {
  public:
+  /// Every rank makes its counters in the same order: that is how their messages are told apart.
   explicit SharedCounter(const Communicator& comm);
   ~SharedCounter();
 
@@ -17,8 +18,10 @@ class SharedCounter {
   void add(std::int64_t n);
   /// Rank 0: all that has arrived so far. Other ranks: their own part.
   std::int64_t total();
-  /// Collective: afterwards rank 0 holds the full total. Called once.
+  /// Called once by every rank; afterwards rank 0 holds the full total. Only rank 0 waits for others.
   void finish();
+  /// Instead of `finish` where this rank has failed: releases rank 0 from waiting for this rank, and waits for nobody.
+  void abandon() noexcept;
   bool is_root() const;
 
  private:

@@ -29,8 +29,17 @@ class Error : public std::runtime_error {
 
   ExitCode code() const noexcept { return code_; }
 
+  /// True when every rank of the job throws this error, so that all can end in order; false when the others know
+  /// nothing of it and the job must be aborted.
+  bool agreed() const noexcept { return agreed_; }
+  Error& mark_agreed() noexcept {
+    agreed_ = true;
+    return *this;
+  }
+
  private:
   ExitCode code_;
+  bool agreed_ = false;
 };
 
 /// Throws Error unless `condition` holds. For arguments of our own functions use `require` with the caller's names,

@@ -4,6 +4,8 @@
 #include <Kokkos_Core.hpp>
 
 #include <cmath>
+#include <cstdint>
+#include <type_traits>
 
 namespace umbriel {
 
@@ -11,6 +13,8 @@ namespace umbriel {
 using Space = Kokkos::DefaultExecutionSpace;
 using Memory = Space::memory_space;
 using HostMemory = Kokkos::HostSpace;
+/// One-dimensional ranges count in 64 bits: a CUDA space's own index has 32, less than a full batch on one device.
+using Range = Kokkos::RangePolicy<Space, Kokkos::IndexType<std::int64_t>>;
 
 /// True where the host can touch the kernels' memory, so that loops may be written for vector registers.
 inline constexpr bool runs_on_host =

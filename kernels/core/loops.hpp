@@ -101,7 +101,7 @@ struct MapSum {
   View1<double> out;
   int height;
 
-  KOKKOS_INLINE_FUNCTION void operator()(const int map) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t map) const {
     double total = 0;
     for (int y = 0; y < height; ++y) {
       double row = 0;
@@ -119,10 +119,10 @@ template <class F>
 void for_each_element(const std::string& label, const Space& space, int maps, int height, int width, const F& f) {
   if (maps <= 0) return;
   if constexpr (runs_on_host) {
-    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, static_cast<std::int64_t>(maps) * height),
+    Kokkos::parallel_for(label, Range(space, 0, static_cast<std::int64_t>(maps) * height),
                          detail::RowLoop<F>{f, height, width});
   } else {
-    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, static_cast<std::int64_t>(maps) * height * width),
+    Kokkos::parallel_for(label, Range(space, 0, static_cast<std::int64_t>(maps) * height * width),
                          detail::ElementLoop<F>{f, height, width});
   }
 }
@@ -134,18 +134,18 @@ template <class F>
 void sum_each_map(const std::string& label, const Space& space, int maps, int height, int width,
                   const SumWorkspace& workspace, const View1<double>& out, const F& f) {
   if (maps <= 0) return;
-  require(static_cast<int>(workspace.rows.extent(0)) >= maps && static_cast<int>(workspace.rows.extent(1)) >= height,
-          ExitCode::usage, "the sum workspace is too small", label);
+  require(static_cast<int>(workspace.rows.extent(0)) >= maps && static_cast<int>(workspace.rows.extent(1)) >= height &&
+              static_cast<int>(out.extent(0)) >= maps,
+          ExitCode::usage, "the sum workspace or the output is too small", label);
   const std::int64_t rows = static_cast<std::int64_t>(maps) * height;
   if constexpr (runs_on_host) {
-    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, rows),
+    Kokkos::parallel_for(label, Range(space, 0, rows),
                          detail::RowSum<F>{f, workspace.rows, height, width});
   } else {
-    Kokkos::parallel_for(label, Kokkos::RangePolicy<Space>(space, 0, rows * sum_lanes),
+    Kokkos::parallel_for(label, Range(space, 0, rows * sum_lanes),
                          detail::LaneSum<F>{f, workspace.rows, height, width});
   }
-  Kokkos::parallel_for(label + "_rows", Kokkos::RangePolicy<Space>(space, 0, maps),
-                       detail::MapSum{workspace.rows, out, height});
+  Kokkos::parallel_for(label + "_rows", Range(space, 0, maps), detail::MapSum{workspace.rows, out, height});
 }
 
 }  // namespace umbriel

@@ -19,14 +19,15 @@ struct BandPower {
   int bands;
 
   // One thread sums one map in index order: the same bits everywhere. Spectra are taken rarely.
-  KOKKOS_INLINE_FUNCTION void operator()(const int map) const {
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t map) const {
     for (int b = 0; b < bands; ++b) out(map, b) = 0;
     for (int ky = 0; ky < grid.height; ++ky) {
       for (int kx = 0; kx < grid.half_width(); ++kx) {
         const int b = band(ky, kx);
         if (b < 0) continue;
         const Complex u = f(map, ky, kx), v = g(map, ky, kx);
-        out(map, b) += static_cast<double>(mode_weight(grid, kx)) * (static_cast<double>(u.real()) * v.real() + static_cast<double>(u.imag()) * v.imag());
+        const double product = static_cast<double>(u.real()) * v.real() + static_cast<double>(u.imag()) * v.imag();
+        out(map, b) += static_cast<double>(mode_weight(grid, kx)) * product;
       }
     }
     for (int b = 0; b < bands; ++b) out(map, b) /= modes(b);
@@ -73,11 +74,14 @@ RadialBins radial_bins(Grid grid, double pixel_arcmin, const std::vector<double>
 }
 
 std::vector<double> logarithmic_edges(Grid grid, double pixel_arcmin, int bands, int min_modes) {
+  require(grid.height >= 4 && grid.width >= 4 && bands >= 1, ExitCode::usage,
+          "multipole bands need a grid of at least 4 x 4 pixels and at least one band",
+          std::to_string(grid.height) + " x " + std::to_string(grid.width));
   const double lowest = std::min(multipole(grid, pixel_arcmin, 1, 0), multipole(grid, pixel_arcmin, 0, 1));
   const double highest = multipole(grid, pixel_arcmin, grid.height / 2, 0);
   std::vector<double> edges = {0.99 * lowest};
   for (int b = 1; b <= bands; ++b) {
-    const double edge = lowest * std::pow(highest / lowest, static_cast<double>(b) / bands);
+    const double edge = b == bands ? highest : lowest * std::pow(highest / lowest, static_cast<double>(b) / bands);
     double modes = 0;
     for (int ky = 0; ky < grid.height; ++ky) {
       for (int kx = 0; kx < grid.half_width(); ++kx) {
@@ -88,14 +92,21 @@ std::vector<double> logarithmic_edges(Grid grid, double pixel_arcmin, int bands,
     if (modes >= min_modes) edges.push_back(edge);
   }
   if (edges.size() == 1) edges.push_back(highest);
+  edges.back() = highest;
   return edges;
 }
 
 void band_cross_power(const Space& space, const RadialBins& bins, const SpectrumBatch& f, const SpectrumBatch& g, int n,
                       const View2<double>& out) {
+  const auto fits = [&](const SpectrumBatch& spectra) {
+    return n <= static_cast<int>(spectra.extent(0)) && bins.grid.height == static_cast<int>(spectra.extent(1)) &&
+           bins.grid.half_width() == static_cast<int>(spectra.extent(2));
+  };
+  require(fits(f) && fits(g) && n <= static_cast<int>(out.extent(0)) && bins.bands() == static_cast<int>(out.extent(1)),
+          ExitCode::usage, "spectra or output do not have the shape of the bands", "band_cross_power");
   HostView1<double> modes("modes", bins.modes.size());
   std::copy(bins.modes.begin(), bins.modes.end(), modes.data());
-  Kokkos::parallel_for("umbriel::band_power", Kokkos::RangePolicy<Space>(space, 0, n),
+  Kokkos::parallel_for("umbriel::band_power", Range(space, 0, n),
                        BandPower{f, g, bins.band, out, on_device(modes), bins.grid, bins.bands()});
 }
 

@@ -18,14 +18,14 @@ struct RadialBins {
   int bands() const { return static_cast<int>(modes.size()); }
 };
 
-/// Signed multipole components of mode (ky, kx): l = 2 pi k / (n pixel), pixel in radians.
+/// Multipole of mode (ky, kx): l = |(2 pi ky / (H pixel), 2 pi kx / (W pixel))|, pixel in radians, ky taken as signed.
 double multipole(Grid grid, double pixel_arcmin, int ky, int kx);
 
 /// Bands with the given edges (increasing, in multipoles).
 RadialBins radial_bins(Grid grid, double pixel_arcmin, const std::vector<double>& edges);
 
 /// `bands` logarithmic bands from the grid's lowest multipole to its Nyquist multipole, merged upward until each holds
-/// at least `min_modes` modes.
+/// at least `min_modes` modes; a last band with fewer joins the one below it. Needs at least 4 x 4 pixels.
 std::vector<double> logarithmic_edges(Grid grid, double pixel_arcmin, int bands, int min_modes = 64);
 
 /// out(map, band) = mean over the modes of the band of |F|^2, both halves of the plane counted.

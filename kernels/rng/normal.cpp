@@ -34,11 +34,12 @@ struct FillNormals {
 }  // namespace
 
 void fill_normals(const Space& space, const MapBatch& maps, const View1<DrawKey>& keys, int n) {
+  if (n <= 0) return;
   require(n <= static_cast<int>(maps.extent(0)) && n <= static_cast<int>(keys.extent(0)), ExitCode::usage,
           "more maps asked for than there is room for", "fill_normals");
   const std::int64_t elements = static_cast<std::int64_t>(maps.extent(1)) * maps.extent(2);
   const std::int64_t tiles = (elements + 4 * blocks_abreast - 1) / (4 * blocks_abreast);
-  Kokkos::parallel_for("umbriel::fill_normals", Kokkos::RangePolicy<Space>(space, 0, n * tiles),
+  Kokkos::parallel_for("umbriel::fill_normals", Range(space, 0, n * tiles),
                        FillNormals{maps.data(), keys, elements, tiles});
 }
 

@@ -118,7 +118,7 @@ KOKKOS_INLINE_FUNCTION void cos_sin_turn(float u, float& cosine, float& sine) {
 
 /// Two independent normals from two words.
 KOKKOS_INLINE_FUNCTION void box_muller(std::uint32_t a, std::uint32_t b, float& first, float& second) {
-  // (a + 1) 2^-32 in (0, 1]: the largest normal is sqrt(2 ln 2^32) = 6.66.
+  // (a + 1/2) 2^-32 in (0, 1]: the largest normal is sqrt(2 ln 2^33) = 6.76.
   const float u = math::fma(static_cast<float>(a), 0x1p-32f, 0x1p-33f);
   const float radius = math::sqrt(-2.0f * log_positive(u < 1.0f ? u : 1.0f));
   float cosine, sine;

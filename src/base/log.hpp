@@ -2,6 +2,7 @@
 /// same as JSON lines in OUTPUT.log.jsonl.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <string>
 #include <variant>

@@ -12,9 +12,9 @@ namespace umbriel {
 /// Counts units of work done by any rank; rank 0 shows a bar in a terminal, a plain line every half minute elsewhere.
 class Progress {
  public:
-  /// Collective. @param total  units over all ranks  @param unit  "chains", "mocks"
+  /// Every rank makes one. @param total  units over all ranks  @param unit  "chains", "mocks"
   Progress(const Communicator& comm, const std::string& title, std::int64_t total, const std::string& unit);
-  /// Collective.
+  /// Rank 0 waits here for the last counts of the others, unless an exception is passing.
   ~Progress();
 
   /// This rank did `n` more units, perhaps in fractions of one; `note` is shown behind the bar.
@@ -26,7 +26,8 @@ class Progress {
   SharedCounter counter_;  // millionths of a unit
   std::string title_, unit_, note_;
   std::int64_t total_;
-  double shown_ = -1e9;
+  double shown_ = 0;
+  int exceptions_;
   Stopwatch watch_;
 };
 
