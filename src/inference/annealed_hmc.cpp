@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
 #include <limits>
 
 #include "umbriel/inference/spectra.hpp"
@@ -484,25 +483,26 @@ void AnnealedHmc::finish_chains(const Space& space, const std::vector<int>& slot
   }
 }
 
-void AnnealedHmc::run(const Space& space, const std::vector<std::int64_t>& chains,
-                      const std::function<void(ChainResult&&)>& finished, const std::function<void(double)>& advanced,
-                      const std::function<bool()>& stop) {
+void AnnealedHmc::add(const std::vector<std::int64_t>& chains) {
+  waiting_.insert(waiting_.end(), chains.begin(), chains.end());
+}
+
+bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&)>& finished,
+                      const std::function<void(double)>& advanced, const std::function<bool()>& stop) {
   const bool paper = options_.mode == HmcOptions::Mode::paper;
   const Grid grid = density_.grid();
   const int fields = density_.fields();
   const int tail_begins = options_.trajectories() - options_.tail * options_.tail_every();
-  std::deque<std::int64_t> waiting(chains.begin(), chains.end());
-  slots_.assign(std::min<std::size_t>(options_.batch, chains.size()), Slot{});
   std::vector<int> fresh;
-  for (int s = 0; s < static_cast<int>(slots_.size()); ++s) {
-    slots_[s].chain = waiting.front();
-    waiting.pop_front();
-    fresh.push_back(s);
+  while (static_cast<int>(slots_.size()) < options_.batch && !waiting_.empty()) {
+    fresh.push_back(static_cast<int>(slots_.size()));
+    slots_.emplace_back().chain = waiting_.front();
+    waiting_.pop_front();
   }
   begin_chains(space, fresh);
 
   while (!slots_.empty()) {
-    if (stop()) return;
+    if (stop()) return false;
     move(space);
     density_.evaluate(space, static_cast<int>(slots_.size()), state_, sigma_, score_, log_density_);
     const std::vector<double> values = download(log_density_, slots_.size());
@@ -610,9 +610,9 @@ void AnnealedHmc::run(const Space& space, const std::vector<std::int64_t>& chain
     // Waiting chains take the places of finished ones; then the last slots fill what gaps remain.
     fresh.clear();
     for (const int s : done) {
-      if (waiting.empty()) break;
-      slots_[s].chain = waiting.front();
-      waiting.pop_front();
+      if (waiting_.empty()) break;
+      slots_[s].chain = waiting_.front();
+      waiting_.pop_front();
       fresh.push_back(s);
     }
     begin_chains(space, fresh);
@@ -631,6 +631,7 @@ void AnnealedHmc::run(const Space& space, const std::vector<std::int64_t>& chain
       slots_.pop_back();
     }
   }
+  return true;
 }
 
 }  // namespace umbriel

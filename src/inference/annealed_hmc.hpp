@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
@@ -86,13 +87,16 @@ class AnnealedHmc {
   AnnealedHmc(const LogDensity& density, const RealFft& fft, const SpectrumBatch& start_mean, HmcOptions options);
   ~AnnealedHmc();
 
-  /// Runs chains first ... first + count - 1 of this rank.
+  /// Adds chains that wait for a place.
+  void add(const std::vector<std::int64_t>& chains);
+
+  /// Moves chains until all are done, or until `stop` says so; a later call goes on where this one stopped.
   /// @param finished  called with each chain as it ends
-  /// @param advanced  called with the fraction of a chain done since the last call, over all chains of the batch
-  /// @param stop      asked after every evaluation; true: return, leaving unfinished chains
-  void run(const Space& space, const std::vector<std::int64_t>& chains,
-           const std::function<void(ChainResult&&)>& finished, const std::function<void(double)>& advanced,
-           const std::function<bool()>& stop);
+  /// @param advanced  called with chains' progress since the last call, in units of a chain
+  /// @param stop      asked before every evaluation
+  /// @return true when no chain is left
+  bool run(const Space& space, const std::function<void(ChainResult&&)>& finished,
+           const std::function<void(double)>& advanced, const std::function<bool()>& stop);
 
  private:
   enum class Phase { evaluate, leap, temper_new, temper_old, ode };
@@ -113,6 +117,7 @@ class AnnealedHmc {
   SpectrumBatch start_mean_;
   HmcOptions options_;
   std::vector<Slot> slots_;
+  std::deque<std::int64_t> waiting_;
   SpectrumBatch state_, momentum_, score_, saved_state_, saved_score_, scratch_;
   MapBatch maps_;
   View1<float> sigma_, precision_, kick_, turn_, drift_, pull_;

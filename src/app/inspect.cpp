@@ -1,0 +1,49 @@
+// umbriel inspect: reads every chunk of result files, with its checksum, and says what they hold.
+#include <cstdio>
+
+#include "umbriel/app/commands.hpp"
+#include "umbriel/mpi/hdf5_file.hpp"
+
+namespace umbriel {
+namespace {
+
+void print_attribute(const Hdf5Reader& file, const char* name, const char* words) {
+  if (file.has_attribute("/", name)) std::printf("  %-16s %s\n", words, file.attribute("/", name).c_str());
+}
+
+void inspect(const std::string& path) {
+  const Hdf5Reader file(path);
+  require(file.has_attribute("/", "schema_version"), ExitCode::input, "this HDF5 file is no umbriel result", path,
+          "give a file that umbriel wrote");
+  const std::string digest = file.data_digest();
+  std::printf("%s\n", path.c_str());
+  print_attribute(file, "command", "command");
+  print_attribute(file, "schema_version", "schema");
+  print_attribute(file, "umbriel_version", "umbriel");
+  print_attribute(file, "git_revision", "revision");
+  print_attribute(file, "seed", "seed");
+  print_attribute(file, "ranks", "ranks");
+  print_attribute(file, "devices", "device");
+  print_attribute(file, "finished", "finished");
+  print_attribute(file, "wall_seconds", "wall seconds");
+  std::printf("  datasets\n");
+  for (const std::string& name : file.datasets()) {
+    std::string shape;
+    for (const std::uint64_t n : file.shape(name)) shape.append(shape.empty() ? "" : " x ").append(std::to_string(n));
+    const std::string words = file.has_attribute(name, "long_name") ? file.attribute(name, "long_name") : "";
+    std::printf("    %-36s %-8s [%s] %s\n", name.c_str(), file.type(name).c_str(), shape.c_str(), words.c_str());
+  }
+  std::printf("  all checksums are good\n  data digest: %s\n", digest.c_str());
+}
+
+}  // namespace
+
+ExitCode run_inspect(const CommandLine& line) {
+  line.comm.together([&] {
+    if (!line.comm.is_root()) return;
+    for (const std::string& path : line.arguments) inspect(path);
+  });
+  return ExitCode::done;
+}
+
+}  // namespace umbriel

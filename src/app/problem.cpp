@@ -1,0 +1,147 @@
+#include "umbriel/app/problem.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "umbriel/inference/spectra.hpp"
+#include "umbriel/maps/smoothing.hpp"
+#include "umbriel/simulation/simulate.hpp"
+
+namespace umbriel {
+
+Problem read_problem(const Config& config) {
+  config.choice("prior.kind", "gaussian", {"gaussian"});
+  const PowerSpectrum spectrum = power_spectrum_from(config, "prior");
+  ForwardModel model;
+  model.reduced_shear = config.flag("model.reduced_shear", false);
+  model.b_modes = config.flag("model.b_modes", false);
+  const double smoothing = config.number("reference.smoothing_arcmin", 1.0, 0.0, 1e4);
+  Survey survey;
+  if (config.has("survey.simulate")) {
+    require(!config.has("survey.shear") && !config.has("survey.catalogue"), ExitCode::usage,
+            "the survey is both simulated and observed", config.where("survey"),
+            "give one of survey.shear, survey.catalogue and survey.simulate");
+    const bool own_spectrum = config.has("survey.simulate.power_spectrum") || config.has("survey.simulate.cosmology") ||
+                              config.has("survey.simulate.source_redshift") ||
+                              config.has("survey.simulate.source_distribution");
+    survey = simulate_survey(config, own_spectrum ? power_spectrum_from(config, "survey.simulate") : spectrum);
+  } else {
+    survey = read_survey(config);
+  }
+  const HostView2<float> power = pixel_power(spectrum, survey.grid, survey.pixel_arcmin);
+  return {std::move(survey), spectrum, power, model, smoothing};
+}
+
+HmcOptions read_sampler(const Config& config, std::uint64_t seed) {
+  HmcOptions options;
+  options.seed = seed;
+  config.choice("sampler.method", "annealed-hmc", {"annealed-hmc"});
+  const bool paper = config.choice("sampler.mode", "preconditioned", {"preconditioned", "paper"}) == "paper";
+  options.mode = paper ? HmcOptions::Mode::paper : HmcOptions::Mode::preconditioned;
+  const auto whole = [&](const char* key, int fallback, int low, int high) {
+    return static_cast<int>(config.integer(std::string("sampler.").append(key), fallback, low, high));
+  };
+  const auto number = [&](const char* key, double fallback, double low, double high) {
+    return config.number(std::string("sampler.").append(key), fallback, low, high);
+  };
+  options.batch = whole("batch", runs_on_host ? 2 : 64, 1, 65536);
+  options.chains_a_superchain = whole("chains_a_superchain", options.chains_a_superchain, 1, 1 << 20);
+  options.tail = whole("tail", options.tail, 1, 10000);
+  if (paper) {
+    options.paper_steps = whole("steps", options.paper_steps, 1, 1 << 30);
+    options.paper_leapfrogs = whole("leapfrogs", options.paper_leapfrogs, 1, 1000);
+    options.paper_min_steps = whole("min_steps_a_temperature", options.paper_min_steps, 0, 1 << 20);
+    options.paper_start = number("sigma_start", options.paper_start, 1e-6, 100);
+    options.paper_floor = number("sigma_end", options.paper_floor, 1e-6, 100);
+    options.paper_cooling = number("cooling", options.paper_cooling, 0.01, 0.9999);
+    options.paper_step = number("step", options.paper_step, 1e-6, 10);
+  } else {
+    options.temperatures = whole("temperatures", options.temperatures, 1, 100000);
+    options.settling = whole("settling", options.settling, 0, 100000);
+    options.sigma_start = number("sigma_start", options.sigma_start, 1e-6, 100);
+    options.sigma_end = number("sigma_end", options.sigma_end, 1e-6, 100);
+    options.step = number("step", options.step, 1e-3, 3);
+    options.min_steps = whole("min_steps", options.min_steps, 1, 1000);
+    options.max_steps = whole("max_steps", options.max_steps, options.min_steps, 1000);
+    options.mass_precision = number("mass_precision", options.mass_precision, 0, 10);
+  }
+  return options;
+}
+
+std::string read_output(const Config& config) {
+  // Inputs are relative to the configuration that names them; results go where the job runs.
+  const std::string output = config.text("run.output");
+  std::filesystem::path folder = std::filesystem::path(output).parent_path();
+  if (folder.empty()) folder = ".";
+  require(std::filesystem::is_directory(folder), ExitCode::file_system, "the folder of run.output does not exist",
+          folder.string(), "make it, or choose another run.output");
+  require(::access(folder.c_str(), W_OK) == 0, ExitCode::file_system, "the folder of run.output is not writable",
+          folder.string(), "choose another run.output");
+  return output;
+}
+
+std::uint64_t read_seed(const Config& config) {
+  return static_cast<std::uint64_t>(config.integer("run.seed", 1, 0));
+}
+
+std::string stem_of(const std::string& output) {
+  const std::filesystem::path path(output);
+  return (path.parent_path() / path.stem()).string();
+}
+
+std::vector<InputRecord> input_records(const Survey& survey) {
+  std::vector<InputRecord> records;
+  for (const InputFile& input : survey.inputs) records.push_back({input.path, input.sha256});
+  return records;
+}
+
+void write_survey(ResultFile& result, const Survey& survey) {
+  const auto height = static_cast<std::uint64_t>(survey.grid.height);
+  const auto width = static_cast<std::uint64_t>(survey.grid.width);
+  result.write_index_axis("component", 2, "component of a spin-2 field: gamma1, gamma2");
+  result.hdf5().write<float>({"/survey/shear", {"component", "y", "x"}, "1", "observed shear, 0 where not observed"},
+                             {2, height, width}, survey.shear.data());
+  result.hdf5().write<float>(
+      {"/survey/noise", {"component", "y", "x"}, "1", "standard deviation of the shear, 0 where not observed"},
+      {2, height, width}, survey.noise.data());
+  result.write_map("/survey/mask", survey.grid, survey.mask.data(), "1", "1 observed, 0 not");
+  if (survey.truth) result.write_map("/survey/truth", survey.grid, survey.truth->data(), "1", "true convergence");
+}
+
+std::vector<float> smoothed(const Space& space, const RealFft& fft, const float* map, double arcmin,
+                            double pixel_arcmin) {
+  const Grid grid = fft.grid();
+  const HostMaps host("umbriel::to_smooth", 1, grid.height, grid.width);
+  std::copy(map, map + grid.pixels(), host.data());
+  const MapBatch device = on_device(host);
+  if (arcmin > 0) {
+    const SpectrumBatch scratch("umbriel::smooth_scratch", 1, grid.height, grid.half_width());
+    smooth_maps(space, fft, device, scratch, 1, arcmin / pixel_arcmin);
+  }
+  space.fence();
+  const auto out = on_host(device);
+  return {out.data(), out.data() + grid.pixels()};
+}
+
+void print_dry_run(const CommandLine& line, const std::vector<std::string>& estimate) {
+  if (!line.comm.is_root()) return;
+  std::printf("%s", line.config.resolved().c_str());
+  for (const std::string& text : estimate) std::printf("# %s\n", text.c_str());
+}
+
+std::string human_bytes(double bytes) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  while (bytes >= 1024 && unit < 4) {
+    bytes /= 1024;
+    ++unit;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g %s", bytes, units[unit]);
+  return text;
+}
+
+}  // namespace umbriel
