@@ -47,6 +47,27 @@ struct RowLoop {
   }
 };
 
+/// The same where f(map, y) gives the body of a row, body(x).
+template <class F>
+struct RowBodyLoop {
+  F f;
+  int height, width;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t row) const {
+    const auto body = f(static_cast<int>(row / height), static_cast<int>(row % height));
+    const int n = width;
+    UMBRIEL_INDEPENDENT_ITERATIONS
+    for (int x = 0; x < n; ++x) body(x);
+  }
+};
+
+/// f(map, y)(x) as f(map, y, x).
+template <class F>
+struct ElementOfRow {
+  F f;
+  KOKKOS_INLINE_FUNCTION auto operator()(int map, int y, int x) const { return f(map, y)(x); }
+};
+
 template <class F>
 struct ElementLoop {
   F f;
@@ -79,6 +100,34 @@ struct RowSum {
   }
 };
 
+/// The same where f(map, y) gives the body of a row. The terms of all lanes are found first, and then added: a loop that
+/// does both is not vectorised.
+template <class F>
+struct RowBodySum {
+  F f;
+  View3<double> rows;
+  int height, width;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t row) const {
+    const int map = static_cast<int>(row / height);
+    const int y = static_cast<int>(row % height);
+    const auto body = f(map, y);
+    constexpr int block = 4 * sum_lanes;
+    float terms[block];
+    double sums[sum_lanes] = {};
+    for (int first = 0; first < width; first += block) {
+      const int n = width - first < block ? width - first : block;
+      UMBRIEL_INDEPENDENT_ITERATIONS
+      for (int i = 0; i < n; ++i) terms[i] = body(first + i);
+      for (int i = n; i < block; ++i) terms[i] = 0;  // adding zero changes no sum
+      for (int i = 0; i < block; i += sum_lanes) {
+        for (int lane = 0; lane < sum_lanes; ++lane) sums[lane] += static_cast<double>(terms[i + lane]);
+      }
+    }
+    for (int lane = 0; lane < sum_lanes; ++lane) rows(map, y, lane) = sums[lane];
+  }
+};
+
 template <class F>
 struct LaneSum {
   F f;
@@ -96,21 +145,51 @@ struct LaneSum {
   }
 };
 
+/// Lanes of each row in order, for devices: MapSum then has fewer values to go through.
+struct RowTotal {
+  View3<double> rows;
+  int height;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
+    const int map = static_cast<int>(i / height), y = static_cast<int>(i % height);
+    double row = 0;
+    for (int lane = 0; lane < sum_lanes; ++lane) row += rows(map, y, lane);
+    rows(map, y, 0) = row;
+  }
+};
+
 struct MapSum {
   View3<double> rows;
   View1<double> out;
-  int height;
+  int height, lanes;
 
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t map) const {
     double total = 0;
     for (int y = 0; y < height; ++y) {
       double row = 0;
-      for (int lane = 0; lane < sum_lanes; ++lane) row += rows(map, y, lane);
+      for (int lane = 0; lane < lanes; ++lane) row += rows(map, y, lane);
       total += row;
     }
     out(map) = total;
   }
 };
+
+inline void require_room(const SumWorkspace& workspace, const View1<double>& out, int maps, int height,
+                         const std::string& label) {
+  require(static_cast<int>(workspace.rows.extent(0)) >= maps && static_cast<int>(workspace.rows.extent(1)) >= height &&
+              static_cast<int>(out.extent(0)) >= maps,
+          ExitCode::usage, "the sum workspace or the output is too small", label);
+}
+
+/// out(map) = sum of its rows' lanes, in index order.
+inline void sum_rows(const std::string& label, const Space& space, int maps, int height, const View3<double>& rows,
+                     const View1<double>& out) {
+  if constexpr (!runs_on_host) {
+    Kokkos::parallel_for(label + "_lanes", Range(space, 0, static_cast<std::int64_t>(maps) * height),
+                         RowTotal{rows, height});
+  }
+  Kokkos::parallel_for(label + "_rows", Range(space, 0, maps), MapSum{rows, out, height, runs_on_host ? sum_lanes : 1});
+}
 
 }  // namespace detail
 
@@ -134,9 +213,7 @@ template <class F>
 void sum_each_map(const std::string& label, const Space& space, int maps, int height, int width,
                   const SumWorkspace& workspace, const View1<double>& out, const F& f) {
   if (maps <= 0) return;
-  require(static_cast<int>(workspace.rows.extent(0)) >= maps && static_cast<int>(workspace.rows.extent(1)) >= height &&
-              static_cast<int>(out.extent(0)) >= maps,
-          ExitCode::usage, "the sum workspace or the output is too small", label);
+  detail::require_room(workspace, out, maps, height, label);
   const std::int64_t rows = static_cast<std::int64_t>(maps) * height;
   if constexpr (runs_on_host) {
     Kokkos::parallel_for(label, Range(space, 0, rows),
@@ -145,7 +222,36 @@ void sum_each_map(const std::string& label, const Space& space, int maps, int he
     Kokkos::parallel_for(label, Range(space, 0, rows * sum_lanes),
                          detail::LaneSum<F>{f, workspace.rows, height, width});
   }
-  Kokkos::parallel_for(label + "_rows", Range(space, 0, maps), detail::MapSum{workspace.rows, out, height});
+  detail::sum_rows(label, space, maps, height, workspace.rows, out);
 }
+
+/// @{ As for_each_element and sum_each_map, with f(map, y) a function that gives the body of that row: body(x) is called
+/// for each element (and returns its float32 term). What does not change along a row is computed once, and a body that
+/// works on plain pointers is vectorised on a host, which the compiler does not manage through Views.
+template <class F>
+void for_each_row(const std::string& label, const Space& space, int maps, int height, int width, const F& f) {
+  if (maps <= 0) return;
+  if constexpr (runs_on_host) {
+    Kokkos::parallel_for(label, Range(space, 0, static_cast<std::int64_t>(maps) * height),
+                         detail::RowBodyLoop<F>{f, height, width});
+  } else {
+    for_each_element(label, space, maps, height, width, detail::ElementOfRow<F>{f});
+  }
+}
+
+template <class F>
+void sum_each_map_by_rows(const std::string& label, const Space& space, int maps, int height, int width,
+                          const SumWorkspace& workspace, const View1<double>& out, const F& f) {
+  if constexpr (runs_on_host) {
+    if (maps <= 0) return;
+    detail::require_room(workspace, out, maps, height, label);
+    Kokkos::parallel_for(label, Range(space, 0, static_cast<std::int64_t>(maps) * height),
+                         detail::RowBodySum<F>{f, workspace.rows, height, width});
+    detail::sum_rows(label, space, maps, height, workspace.rows, out);
+  } else {
+    sum_each_map(label, space, maps, height, width, workspace, out, detail::ElementOfRow<F>{f});
+  }
+}
+/// @}
 
 }  // namespace umbriel

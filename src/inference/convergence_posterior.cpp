@@ -10,30 +10,59 @@ namespace {
 
 // Every kernel below treats chains [first, first + n) of the state; scratch maps start at 0.
 
+// Bodies of rows work on plain pointers to parts of complex numbers, so that they fill vector registers (loops.hpp).
+
+/// Real and imaginary parts of one row of a spectrum: element kx stands at 2 kx and 2 kx + 1.
+KOKKOS_INLINE_FUNCTION const float* row_of(const SpectrumBatch& spectra, int map, int ky) {
+  return reinterpret_cast<const float*>(&spectra(map, ky, 0));
+}
+KOKKOS_INLINE_FUNCTION float* row_to(const SpectrumBatch& spectra, int map, int ky) {
+  return reinterpret_cast<float*>(&spectra(map, ky, 0));
+}
+
 /// spectra <- scale D state: gamma1, gamma2 of each chain (and the convergence itself for reduced shear).
 void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, int maps, const SpectrumBatch& state,
                  const SpectrumBatch& spectra) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(grid.pixels()));
-  const bool with_convergence = maps == 3;
   if (fields == 1) {
-    for_each_element(
-        "umbriel::apply_spin2", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky, int kx) {
-          const Spin2 d = spin2(grid, ky, kx);
-          const Complex e = state(first + chain, ky, kx);
-          const float re = scale * e.real(), im = scale * e.imag();
-          spectra(maps * chain, ky, kx) = Complex(d.d1 * re, d.d1 * im);
-          spectra(maps * chain + 1, ky, kx) = Complex(d.d2 * re, d.d2 * im);
-          if (with_convergence) spectra(maps * chain + 2, ky, kx) = Complex(re, im);
+    for_each_row(
+        "umbriel::apply_spin2", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+          const float* e = row_of(state, first + chain, ky);
+          float *g1 = row_to(spectra, maps * chain, ky), *g2 = row_to(spectra, maps * chain + 1, ky);
+          return [=](int kx) {
+            const Spin2 d = spin2(grid, ky, kx);
+            const float re = scale * e[2 * kx], im = scale * e[2 * kx + 1];
+            g1[2 * kx] = d.d1 * re;
+            g1[2 * kx + 1] = d.d1 * im;
+            g2[2 * kx] = d.d2 * re;
+            g2[2 * kx + 1] = d.d2 * im;
+          };
         });
   } else {
-    for_each_element(
-        "umbriel::apply_spin2_eb", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky, int kx) {
-          const Spin2 d = spin2(grid, ky, kx);
-          const Complex e = state(2 * (first + chain), ky, kx), b = state(2 * (first + chain) + 1, ky, kx);
-          const float er = scale * e.real(), ei = scale * e.imag(), br = scale * b.real(), bi = scale * b.imag();
-          spectra(maps * chain, ky, kx) = Complex(d.d1 * er - d.d2 * br, d.d1 * ei - d.d2 * bi);
-          spectra(maps * chain + 1, ky, kx) = Complex(d.d2 * er + d.d1 * br, d.d2 * ei + d.d1 * bi);
-          if (with_convergence) spectra(maps * chain + 2, ky, kx) = Complex(er, ei);
+    for_each_row(
+        "umbriel::apply_spin2_eb", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+          const float *e = row_of(state, 2 * (first + chain), ky), *b = row_of(state, 2 * (first + chain) + 1, ky);
+          float *g1 = row_to(spectra, maps * chain, ky), *g2 = row_to(spectra, maps * chain + 1, ky);
+          return [=](int kx) {
+            const Spin2 d = spin2(grid, ky, kx);
+            const float er = scale * e[2 * kx], ei = scale * e[2 * kx + 1];
+            const float br = scale * b[2 * kx], bi = scale * b[2 * kx + 1];
+            g1[2 * kx] = d.d1 * er - d.d2 * br;
+            g1[2 * kx + 1] = d.d1 * ei - d.d2 * bi;
+            g2[2 * kx] = d.d2 * er + d.d1 * br;
+            g2[2 * kx + 1] = d.d2 * ei + d.d1 * bi;
+          };
+        });
+  }
+  if (maps == 3) {
+    for_each_row(
+        "umbriel::scale_convergence", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+          const float* e = row_of(state, fields * (first + chain), ky);
+          float* out = row_to(spectra, maps * chain + 2, ky);
+          return [=](int kx) {
+            out[2 * kx] = scale * e[2 * kx];
+            out[2 * kx + 1] = scale * e[2 * kx + 1];
+          };
         });
   }
 }
@@ -42,17 +71,18 @@ void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, in
 void weigh_residual(const Space& space, Grid grid, int first, int n, float data_factor, const MapBatch& data,
                     const MapBatch& variance, const View1<float>& sigma, const MapBatch& maps, const SumWorkspace& sums,
                     const View1<double>& chi2) {
-  sum_each_map(
-      "umbriel::weigh_residual", space, n, grid.height, grid.width, sums, chi2,
-      KOKKOS_LAMBDA(int chain, int y, int x) {
+  sum_each_map_by_rows(
+      "umbriel::weigh_residual", space, n, grid.height, grid.width, sums, chi2, KOKKOS_LAMBDA(int chain, int y) {
         const float temperature = sigma(first + chain) * sigma(first + chain);
-        const float w1 = 1.0f / (variance(0, y, x) + temperature);
-        const float w2 = 1.0f / (variance(1, y, x) + temperature);
-        const float r1 = data_factor * data(0, y, x) - maps(2 * chain, y, x);
-        const float r2 = data_factor * data(1, y, x) - maps(2 * chain + 1, y, x);
-        maps(2 * chain, y, x) = w1 * r1;
-        maps(2 * chain + 1, y, x) = w2 * r2;
-        return w1 * r1 * r1 + w2 * r2 * r2;
+        const float *d1 = &data(0, y, 0), *d2 = &data(1, y, 0), *v1 = &variance(0, y, 0), *v2 = &variance(1, y, 0);
+        float *m1 = &maps(2 * chain, y, 0), *m2 = &maps(2 * chain + 1, y, 0);
+        return [=](int x) {
+          const float r1 = data_factor * d1[x] - m1[x], r2 = data_factor * d2[x] - m2[x];
+          const float s1 = r1 / (v1[x] + temperature), s2 = r2 / (v2[x] + temperature);
+          m1[x] = s1;
+          m2[x] = s2;
+          return s1 * r1 + s2 * r2;
+        };
       });
 }
 
@@ -61,58 +91,64 @@ void weigh_residual(const Space& space, Grid grid, int first, int n, float data_
 void weigh_reduced_residual(const Space& space, Grid grid, int first, int n, const MapBatch& data,
                             const MapBatch& variance, const View1<float>& sigma, const MapBatch& maps,
                             const SumWorkspace& sums, const View1<double>& chi2) {
-  sum_each_map(
+  sum_each_map_by_rows(
       "umbriel::weigh_reduced_residual", space, n, grid.height, grid.width, sums, chi2,
-      KOKKOS_LAMBDA(int chain, int y, int x) {
+      KOKKOS_LAMBDA(int chain, int y) {
         const float temperature = sigma(first + chain) * sigma(first + chain);
-        const float w1 = 1.0f / (variance(0, y, x) + temperature);
-        const float w2 = 1.0f / (variance(1, y, x) + temperature);
-        const float u = 1.0f / (1.0f - maps(3 * chain + 2, y, x));
-        const float g1 = maps(3 * chain, y, x) * u, g2 = maps(3 * chain + 1, y, x) * u;
-        const float r1 = data(0, y, x) - g1, r2 = data(1, y, x) - g2;
-        const float s1 = w1 * r1 * u, s2 = w2 * r2 * u;
-        maps(3 * chain, y, x) = s1;
-        maps(3 * chain + 1, y, x) = s2;
-        maps(3 * chain + 2, y, x) = s1 * g1 + s2 * g2;
-        return w1 * r1 * r1 + w2 * r2 * r2;
+        const float *d1 = &data(0, y, 0), *d2 = &data(1, y, 0), *v1 = &variance(0, y, 0), *v2 = &variance(1, y, 0);
+        float *m1 = &maps(3 * chain, y, 0), *m2 = &maps(3 * chain + 1, y, 0), *kappa = &maps(3 * chain + 2, y, 0);
+        return [=](int x) {
+          const float u = 1.0f / (1.0f - kappa[x]);
+          const float g1 = m1[x] * u, g2 = m2[x] * u;
+          const float r1 = d1[x] - g1, r2 = d2[x] - g2;
+          const float s1 = r1 / (v1[x] + temperature), s2 = r2 / (v2[x] + temperature);
+          m1[x] = s1 * u;
+          m2[x] = s2 * u;
+          kappa[x] = u * (s1 * g1 + s2 * g2);
+          return s1 * r1 + s2 * r2;
+        };
       });
 }
 
-/// out <- scale D^T spectra - prior_factor state / (P + sigma^2); `prior` sums |a|^2 / (P + sigma^2) a chain.
+/// out <- scale D^T spectra - prior_factor state / (P + sigma^2), and |state|^2 / (P + sigma^2) of each field of a chain in
+/// `prior`. From gamma1 + i gamma2 = D (E + i B): E = D1 gamma1 + D2 gamma2, B = D1 gamma2 - D2 gamma1. Without the prior
+/// the state may be memory never set.
+template <bool with_prior>
 void adjoint_and_prior(const Space& space, Grid grid, int first, int n, int fields, int maps, float sign,
                        float prior_factor, const View2<float>& power, const View1<float>& sigma,
                        const SpectrumBatch& spectra, const SpectrumBatch& state, const SpectrumBatch& out,
                        const SumWorkspace& sums, const View1<double>& prior) {
   const float scale = sign / std::sqrt(static_cast<float>(grid.pixels()));
-  const bool with_convergence = maps == 3;
-  const bool with_prior = prior_factor != 0.0f;  // without it the state may be memory never set
-  sum_each_map(
-      "umbriel::adjoint_and_prior", space, n, grid.height, grid.half_width(), sums, prior,
-      KOKKOS_LAMBDA(int chain, int ky, int kx) {
+  sum_each_map_by_rows(
+      "umbriel::adjoint_and_prior", space, n * fields, grid.height, grid.half_width(), sums, prior,
+      KOKKOS_LAMBDA(int map, int ky) {
+        const int chain = map / fields, is_b = map % fields;
         const float temperature = sigma(first + chain) * sigma(first + chain);
-        const float p = power(ky, kx);
-        const float free = p > 0.0f ? 1.0f : 0.0f;  // pinned modes feel no force
-        const float precision = free / (p > 0.0f ? p + temperature : 1.0f);
-        const Spin2 d = spin2(grid, ky, kx);
-        const Complex g1 = spectra(maps * chain, ky, kx), g2 = spectra(maps * chain + 1, ky, kx);
-        float er = d.d1 * g1.real() + d.d2 * g2.real(), ei = d.d1 * g1.imag() + d.d2 * g2.imag();
-        if (with_convergence) {
-          er += spectra(maps * chain + 2, ky, kx).real();
-          ei += spectra(maps * chain + 2, ky, kx).imag();
-        }
-        const int e_map = fields * (first + chain);
-        const Complex e = with_prior ? state(e_map, ky, kx) : Complex(0.0f, 0.0f);
-        out(e_map, ky, kx) = Complex(free * scale * er - prior_factor * precision * e.real(),
-                                     free * scale * ei - prior_factor * precision * e.imag());
-        float square = e.real() * e.real() + e.imag() * e.imag();
-        if (fields == 2) {
-          const Complex b = with_prior ? state(e_map + 1, ky, kx) : Complex(0.0f, 0.0f);
-          const float br = d.d1 * g2.real() - d.d2 * g1.real(), bi = d.d1 * g2.imag() - d.d2 * g1.imag();
-          out(e_map + 1, ky, kx) = Complex(free * scale * br - prior_factor * precision * b.real(),
-                                           free * scale * bi - prior_factor * precision * b.imag());
-          square += b.real() * b.real() + b.imag() * b.imag();
-        }
-        return mode_weight(grid, kx) * precision * square;
+        const float *g1 = row_of(spectra, maps * chain + is_b, ky), *g2 = row_of(spectra, maps * chain + 1 - is_b, ky);
+        const float *a = row_of(state, fields * first + map, ky), *p = &power(ky, 0);
+        float* to = row_to(out, fields * first + map, ky);
+        const float sign2 = is_b ? -1.0f : 1.0f;
+        return [=](int kx) {
+          const float free = p[kx] > 0.0f ? 1.0f : 0.0f;  // pinned modes feel no force
+          const float precision = free / (p[kx] + temperature + (1.0f - free));
+          const Spin2 d = spin2(grid, ky, kx);
+          const float d2 = sign2 * d.d2, ar = with_prior ? a[2 * kx] : 0.0f, ai = with_prior ? a[2 * kx + 1] : 0.0f;
+          const float pull = prior_factor * precision, keep = free * scale;
+          to[2 * kx] = keep * (d.d1 * g1[2 * kx] + d2 * g2[2 * kx]) - pull * ar;
+          to[2 * kx + 1] = keep * (d.d1 * g1[2 * kx + 1] + d2 * g2[2 * kx + 1]) - pull * ai;
+          return mode_weight(grid, kx) * precision * (ar * ar + ai * ai);
+        };
+      });
+  if (maps < 3) return;
+  for_each_row(  // reduced shear depends on the convergence itself, too
+      "umbriel::adjoint_of_convergence", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+        const float *kappa = row_of(spectra, 3 * chain + 2, ky), *p = &power(ky, 0);
+        float* to = row_to(out, fields * (first + chain), ky);
+        return [=](int kx) {
+          const float keep = p[kx] > 0.0f ? scale : 0.0f;
+          to[2 * kx] += keep * kappa[2 * kx];
+          to[2 * kx + 1] += keep * kappa[2 * kx + 1];
+        };
       });
 }
 
@@ -141,18 +177,18 @@ ConvergencePosterior::ConvergencePosterior(const Survey& survey, const HostView2
   const int maps = maps_a_chain() * at_once_;
   scratch_.spectra = SpectrumBatch("umbriel::posterior_spectra", maps, grid_.height, grid_.half_width());
   scratch_.maps = MapBatch("umbriel::posterior_maps", maps, grid_.height, grid_.width);
-  scratch_.sums = SumWorkspace(at_once_, grid_.height);
+  scratch_.sums = SumWorkspace(fields() * at_once_, grid_.height);
   scratch_.chi2 = View1<double>("umbriel::chi2", at_once_);
-  scratch_.prior = View1<double>("umbriel::log_prior", at_once_);
+  scratch_.prior = View1<double>("umbriel::log_prior", fields() * at_once_);
 }
 
 void ConvergencePosterior::evaluate(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,
                                     const SpectrumBatch& score, const View1<double>& log_density) const {
-  const int maps = maps_a_chain();
+  const int maps = maps_a_chain(), fields = this->fields();
   const View1<double> chi2 = scratch_.chi2, prior = scratch_.prior;
   for (int first = 0; first < n; first += at_once_) {
     const int m = std::min(at_once_, n - first);
-    apply_spin2(space, grid_, first, m, fields(), maps, state, scratch_.spectra);
+    apply_spin2(space, grid_, first, m, fields, maps, state, scratch_.spectra);
     fft_.inverse(space, scratch_.spectra, scratch_.maps, maps * m);
     if (model_.reduced_shear) {
       weigh_reduced_residual(space, grid_, first, m, data_, variance_, sigma, scratch_.maps, scratch_.sums, chi2);
@@ -160,11 +196,15 @@ void ConvergencePosterior::evaluate(const Space& space, int n, const SpectrumBat
       weigh_residual(space, grid_, first, m, 1.0f, data_, variance_, sigma, scratch_.maps, scratch_.sums, chi2);
     }
     fft_.forward(space, scratch_.maps, scratch_.spectra, maps * m);
-    adjoint_and_prior(space, grid_, first, m, fields(), maps, 1.0f, 1.0f, power_, sigma, scratch_.spectra, state, score,
+    adjoint_and_prior<true>(space, grid_, first, m, fields, maps, 1.0f, 1.0f, power_, sigma, scratch_.spectra, state, score,
                       scratch_.sums, prior);
     Kokkos::parallel_for(
         "umbriel::log_density", Kokkos::RangePolicy<Space>(space, 0, m),
-        KOKKOS_LAMBDA(int chain) { log_density(first + chain) = -0.5 * (chi2(chain) + prior(chain)); });
+        KOKKOS_LAMBDA(int chain) {
+          double sum = chi2(chain);
+          for (int f = 0; f < fields; ++f) sum += prior(fields * chain + f);
+          log_density(first + chain) = -0.5 * sum;
+        });
   }
 }
 
@@ -178,7 +218,7 @@ void ConvergencePosterior::apply_curvature(const Space& space, int n, const Spec
     fft_.inverse(space, scratch_.spectra, scratch_.maps, 2 * m);
     weigh_residual(space, grid_, first, m, 0.0f, data_, variance_, cold, scratch_.maps, scratch_.sums, scratch_.chi2);
     fft_.forward(space, scratch_.maps, scratch_.spectra, 2 * m);
-    adjoint_and_prior(space, grid_, first, m, fields(), 2, -1.0f, -1.0f, power_, cold, scratch_.spectra, state, out,
+    adjoint_and_prior<true>(space, grid_, first, m, fields(), 2, -1.0f, -1.0f, power_, cold, scratch_.spectra, state, out,
                       scratch_.sums, scratch_.prior);
   }
 }
@@ -189,7 +229,7 @@ void ConvergencePosterior::adjoint(const Space& space, int n, const MapBatch& sh
     const int m = std::min(at_once_, n - first);
     const auto part = Kokkos::subview(shear, std::make_pair(2 * first, 2 * (first + m)), Kokkos::ALL, Kokkos::ALL);
     fft_.forward(space, part, scratch_.spectra, 2 * m);
-    adjoint_and_prior(space, grid_, first, m, fields(), 2, 1.0f, 0.0f, power_, cold, scratch_.spectra, out, out,
+    adjoint_and_prior<false>(space, grid_, first, m, fields(), 2, 1.0f, 0.0f, power_, cold, scratch_.spectra, out, out,
                       scratch_.sums, scratch_.prior);
   }
 }
