@@ -4,9 +4,15 @@
 # -fno-math-errno and -fno-trapping-math change no value; they let square roots and divisions vectorise.
 add_library(umbriel_flags INTERFACE)
 target_compile_options(umbriel_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno -fno-trapping-math>)
-if(UMBRIEL_CUDA)
+set(UMBRIEL_NVCC OFF)
+if(UMBRIEL_CUDA AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  set(UMBRIEL_NVCC ON)
+endif()
+if(UMBRIEL_NVCC)
   # Kernels call constexpr functions of the standard library, whose host versions serve on the device too.
   target_compile_options(umbriel_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-expt-relaxed-constexpr>)
+  # fmt checks format strings with consteval, which nvcc's front end refuses (fmt to 9, and from 10).
+  target_compile_definitions(umbriel_flags INTERFACE FMT_CONSTEVAL= FMT_USE_CONSTEVAL=0)
 endif()
 if(UMBRIEL_NATIVE)
   # Where Kokkos compiles for CUDA, nvcc_wrapper hands these to the host compiler.
@@ -29,6 +35,14 @@ if(UMBRIEL_SANITIZE)
                                                  -fno-sanitize-recover=undefined)
   target_link_options(umbriel_flags INTERFACE -fsanitize=${UMBRIEL_SANITIZE})
 endif()
+
+# umbriel_host_only(sources ...): for sources of this folder that do not include Kokkos, and whose libraries nvcc's front
+# end does not understand (toml++): nvcc_wrapper calls the host compiler for them.
+function(umbriel_host_only)
+  if(UMBRIEL_NVCC)
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "--host-only")
+  endif()
+endfunction()
 
 set(UMBRIEL_WARNINGS -Wall -Wextra -Wpedantic)
 if(UMBRIEL_WERROR)
