@@ -34,4 +34,18 @@ class RealFft {
   std::shared_ptr<Plans> plans_;
 };
 
+namespace detail {
+
+/// Backends write through pointers: arrays of another shape must not get that far.
+inline void require_fft_shapes(Grid grid, const MapBatch& maps, const SpectrumBatch& spectra, int n) {
+  const auto fits = [&](const auto& view, int width) {
+    return n <= static_cast<int>(view.extent(0)) && grid.height == static_cast<int>(view.extent(1)) &&
+           width == static_cast<int>(view.extent(2));
+  };
+  require(fits(maps, grid.width) && fits(spectra, grid.half_width()), ExitCode::usage,
+          "maps or spectra do not have the shape of the Fourier transform");
+}
+
+}  // namespace detail
+
 }  // namespace umbriel

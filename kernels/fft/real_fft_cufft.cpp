@@ -106,7 +106,9 @@ void each_tile(const Space& space, int n, int tile, In* from, std::size_t in_siz
 }  // namespace
 
 void RealFft::forward(const Space& space, const MapBatch& maps, const SpectrumBatch& spectra, int n) const {
+  if (n <= 0) return;
   const Plans& plans = *plans_;
+  detail::require_fft_shapes(plans.grid, maps, spectra, n);
   UMBRIEL_CHECK_CUFFT(cufftSetStream(plans.forward, space.cuda_stream()));
   each_tile(space, n, plans.tile, maps.data(), plans.grid.pixels(), plans.maps.data(), spectra.data(),
             plans.grid.modes(), plans.spectra.data(), [&](float* from, Complex* to) {
@@ -115,7 +117,9 @@ void RealFft::forward(const Space& space, const MapBatch& maps, const SpectrumBa
 }
 
 void RealFft::inverse(const Space& space, const SpectrumBatch& spectra, const MapBatch& maps, int n) const {
+  if (n <= 0) return;
   const Plans& plans = *plans_;
+  detail::require_fft_shapes(plans.grid, maps, spectra, n);
   UMBRIEL_CHECK_CUFFT(cufftSetStream(plans.inverse, space.cuda_stream()));
   each_tile(space, n, plans.tile, spectra.data(), plans.grid.modes(), plans.spectra.data(), maps.data(),
             plans.grid.pixels(), plans.maps.data(), [&](Complex* from, float* to) {

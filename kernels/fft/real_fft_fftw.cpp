@@ -160,7 +160,9 @@ RealFft::RealFft(Grid grid) : plans_(std::make_shared<Plans>(grid)) {}
 const Grid& RealFft::grid() const { return plans_->grid; }
 
 void RealFft::forward(const Space& space, const MapBatch& maps, const SpectrumBatch& spectra, int n) const {
+  if (n <= 0) return;
   const Plans& plans = *plans_;
+  detail::require_fft_shapes(plans.grid, maps, spectra, n);
   plans.require_aligned(maps.data(), spectra.data());
   plans.each_map(space, n, [&plans, map = maps.data(), spectrum = spectra.data()](int i, Complex* lines) {
     plans.forward(map + i * plans.grid.pixels(), spectrum + i * plans.grid.modes(), lines);
@@ -168,7 +170,9 @@ void RealFft::forward(const Space& space, const MapBatch& maps, const SpectrumBa
 }
 
 void RealFft::inverse(const Space& space, const SpectrumBatch& spectra, const MapBatch& maps, int n) const {
+  if (n <= 0) return;
   const Plans& plans = *plans_;
+  detail::require_fft_shapes(plans.grid, maps, spectra, n);
   plans.require_aligned(maps.data(), spectra.data());
   plans.each_map(space, n, [&plans, map = maps.data(), spectrum = spectra.data()](int i, Complex* lines) {
     plans.inverse(spectrum + i * plans.grid.modes(), map + i * plans.grid.pixels(), lines);
