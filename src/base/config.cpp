@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -28,6 +30,18 @@ std::size_t distance(const std::string& a, const std::string& b) {
   return row[b.size()];
 }
 
+/// Shortest decimal that reads back as the same number.
+std::string print(double value) {
+  char text[40];
+  for (int digits = 6; digits <= 17; ++digits) {
+    std::snprintf(text, sizeof text, "%.*g", digits, value);
+    if (std::strtod(text, nullptr) == value) break;
+  }
+  std::string number = text;
+  if (number.find_first_of(".en") == std::string::npos) number += ".0";  // TOML tells floats from whole numbers by this
+  return number;
+}
+
 template <class T>
 std::string print(const T& value) {
   std::ostringstream out;
@@ -37,11 +51,9 @@ std::string print(const T& value) {
 
 template <class T>
 std::string print(const std::vector<T>& values) {
-  toml::array array;
-  for (const T& value : values) array.push_back(value);
-  std::ostringstream out;
-  out << array;
-  return out.str();
+  std::string text;
+  for (const T& value : values) text.append(text.empty() ? "[" : ", ").append(print(value));
+  return text.empty() ? "[]" : text + "]";
 }
 
 std::string kind_of(const toml::node& node) {
@@ -50,11 +62,15 @@ std::string kind_of(const toml::node& node) {
   return out.str();
 }
 
+/// Dotted paths of all values; of an empty table "table.", which is no unknown key where one of its keys is known.
 void collect_keys(const toml::table& table, const std::string& prefix, std::vector<std::string>& keys) {
   for (const auto& [key, node] : table) {
-    const std::string full = prefix + std::string(key.str());
+    // "a.b" in quotes is one key and must not pass for the key b of table a.
+    std::string name(key.str());
+    if (name.empty() || name.find('.') != std::string::npos) name = '"' + name + '"';
+    const std::string full = prefix + name;
     if (const toml::table* inner = node.as_table()) {
-      if (inner->empty()) keys.push_back(full);
+      if (inner->empty()) keys.push_back(full + ".");
       collect_keys(*inner, full + ".", keys);
     } else {
       keys.push_back(full);
@@ -79,6 +95,12 @@ namespace {
   throw Error(ExitCode::usage, what, where, remedy);
 }
 
+std::string trim(const std::string& text) {
+  const std::size_t first = text.find_first_not_of(" \t\r\n");
+  if (first == std::string::npos) return "";
+  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
 toml::table parse_table(const std::string& text, const std::string& name) {
   try {
     return toml::parse(text, name);
@@ -94,12 +116,15 @@ void apply_override(toml::table& table, const std::string& assignment) {
   const std::size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0)
     refuse("--set needs key.path=value", "--set " + assignment, "for instance --set sampler.chains=64");
-  const std::string key = assignment.substr(0, equals);
-  const std::string value = assignment.substr(equals + 1);
+  const std::string key = trim(assignment.substr(0, equals));
+  const std::string value = trim(assignment.substr(equals + 1));
   toml::table parsed;
   try {
     parsed = toml::parse("value = " + value);
-  } catch (const toml::parse_error&) {
+  } catch (const toml::parse_error& error) {
+    if (!value.empty() && std::string("\"'[{").find(value.front()) != std::string::npos)
+      refuse("the value is not valid TOML: " + std::string(error.description()), "--set " + assignment,
+             "close brackets and quotes; the items of a list need quotes of their own");
     parsed.insert_or_assign("value", value);  // a bare word is a string
   }
   toml::table* at = &table;
@@ -119,8 +144,9 @@ void apply_override(toml::table& table, const std::string& assignment) {
 Config Config::load(const std::string& path, const std::vector<std::string>& overrides) {
   if (path.empty()) return parse("", "command line", overrides);
   std::ifstream file(path);
-  require(file.good(), ExitCode::file_system, "cannot read the configuration file", path,
-          "check the path and its permissions");
+  std::error_code ignored;
+  require(file.good() && !std::filesystem::is_directory(path, ignored), ExitCode::file_system,
+          "cannot read the configuration file", path, "check the path and its permissions");
   std::ostringstream text;
   text << file.rdbuf();
   Config config = parse(text.str(), path, overrides);
@@ -293,7 +319,12 @@ std::string Config::resolve_path(const std::string& value) const {
 void Config::reject_unknown_keys() const {
   std::vector<std::string> given;
   collect_keys(tree_->table, "", given);
-  for (const std::string& key : given) {
+  for (std::string key : given) {
+    if (key.back() == '.') {  // an empty table
+      const auto next = tree_->asked.lower_bound(key);
+      if (next != tree_->asked.end() && next->first.compare(0, key.size(), key) == 0) continue;
+      key.pop_back();
+    }
     if (tree_->asked.count(key) != 0) continue;
     std::string nearest;
     std::size_t best = key.size() / 2 + 1;
