@@ -11,8 +11,6 @@ endif()
 if(UMBRIEL_NVCC)
   # Kernels call constexpr functions of the standard library, whose host versions serve on the device too.
   target_compile_options(umbriel_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-expt-relaxed-constexpr>)
-  # fmt checks format strings with consteval, which nvcc's front end refuses (fmt to 9, and from 10).
-  target_compile_definitions(umbriel_flags INTERFACE FMT_CONSTEVAL= FMT_USE_CONSTEVAL=0)
 endif()
 if(UMBRIEL_NATIVE)
   # Where Kokkos compiles for CUDA, nvcc_wrapper hands these to the host compiler.
@@ -37,7 +35,7 @@ if(UMBRIEL_SANITIZE)
 endif()
 
 # umbriel_host_only(sources ...): for sources of this folder that do not include Kokkos, and whose libraries nvcc's front
-# end does not understand (toml++): nvcc_wrapper calls the host compiler for them.
+# end does not understand (toml++, fmt): nvcc_wrapper calls the host compiler for them.
 function(umbriel_host_only)
   if(UMBRIEL_NVCC)
     set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "--host-only")
