@@ -26,7 +26,7 @@ start=$SECONDS
 mpirun -n "$ranks" "$umbriel" sample jobs/configs/demo.toml --set "run.output=\"$result/demo.h5\""
 echo "… took $((SECONDS - start)) s."
 "$umbriel" report "$result/demo.h5" -o "$result/demo.html"
-"$umbriel" inspect "$result/demo.h5"
+"$umbriel" inspect "$result/demo.h5" | grep -v "^    "   # without the list of datasets
 echo
 echo "Result file:  $result/demo.h5"
 echo "FITS maps:    $(ls "$result"/*.fits | tr '\n' ' ')"
