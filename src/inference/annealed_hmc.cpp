@@ -17,15 +17,18 @@ struct Mass {
   bool unit;
 
   KOKKOS_INLINE_FUNCTION float operator()(int slot, int ky, int kx) const {
-    const float p = power(ky, kx);
-    const float spread = p + sigma(slot) * sigma(slot);
-    const float mass = unit ? 1.0f : 1.0f / (p > 0.0f ? spread : 1.0f) + precision(slot);
-    return p > 0.0f ? mass : 0.0f;
+    return value(power(ky, kx), sigma(slot) * sigma(slot), precision(slot), unit);
   }
   KOKKOS_INLINE_FUNCTION float inverse(int slot, int ky, int kx) const {
-    const float p = power(ky, kx);
-    const float spread = p + sigma(slot) * sigma(slot);
-    const float inverse = unit ? 1.0f : spread / (1.0f + spread * precision(slot));
+    return inverse_value(power(ky, kx), sigma(slot) * sigma(slot), precision(slot), unit);
+  }
+  KOKKOS_INLINE_FUNCTION static float value(float p, float temperature, float precision, bool unit) {
+    const float mass = unit ? 1.0f : 1.0f / (p > 0.0f ? p + temperature : 1.0f) + precision;
+    return p > 0.0f ? mass : 0.0f;
+  }
+  KOKKOS_INLINE_FUNCTION static float inverse_value(float p, float temperature, float precision, bool unit) {
+    const float spread = p + temperature;
+    const float inverse = unit ? 1.0f : spread / (1.0f + spread * precision);
     return p > 0.0f ? inverse : 0.0f;
   }
 };
@@ -77,21 +80,26 @@ struct StepCoefficients {
 void kick_and_drift(const Space& space, Grid grid, int slots, int fields, const Mass& mass,
                     const StepCoefficients& step, const SpectrumBatch& score, const SpectrumBatch& momentum,
                     const SpectrumBatch& state) {
-  for_each_element(
+  for_each_row(
       "umbriel::kick_and_drift", space, slots * fields, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int map, int ky, int kx) {
+      KOKKOS_LAMBDA(int map, int ky) {
         const int slot = map / fields;
-        const float drift = step.drift(slot);
-        if (drift == 0.0f) return;
-        const float m = mass(slot, ky, kx);
-        const float along = drift * mass.inverse(slot, ky, kx);
-        const float kick = step.kick(slot), turn = step.turn(slot), pull = step.pull(slot) * m;
-        const float spring = step.harmonic * m;
-        const Complex g = score(map, ky, kx), p = momentum(map, ky, kx), x = state(map, ky, kx);
-        const float pr = p.real() + kick * (g.real() + spring * x.real());
-        const float pi = p.imag() + kick * (g.imag() + spring * x.imag());
-        momentum(map, ky, kx) = Complex(turn * pr - pull * x.real(), turn * pi - pull * x.imag());
-        state(map, ky, kx) = Complex(turn * x.real() + along * pr, turn * x.imag() + along * pi);
+        const float kick = step.kick(slot), turn = step.turn(slot), drift = step.drift(slot), pull = step.pull(slot);
+        const float spring = step.harmonic, temperature = mass.sigma(slot) * mass.sigma(slot);
+        const float precision = mass.precision(slot);
+        const bool unit = mass.unit;
+        const float *g = row_of(score, map, ky), *power = &mass.power(ky, 0);
+        float *p = row_to(momentum, map, ky), *x = row_to(state, map, ky);
+        return [=](int kx) {
+          if (drift == 0.0f) return;
+          const float m = Mass::value(power[kx], temperature, precision, unit);
+          const float along = drift * Mass::inverse_value(power[kx], temperature, precision, unit);
+          for (int part = 2 * kx; part < 2 * kx + 2; ++part) {
+            const float kicked = p[part] + kick * (g[part] + spring * m * x[part]), at = x[part];
+            p[part] = turn * kicked - pull * m * at;
+            x[part] = turn * at + along * kicked;
+          }
+        };
       });
 }
 

@@ -3,22 +3,13 @@
 #include <cmath>
 #include <limits>
 
+#include "umbriel/inference/spectra.hpp"
 #include "umbriel/maps/spin2.hpp"
 
 namespace umbriel {
 namespace {
 
 // Every kernel below treats chains [first, first + n) of the state; scratch maps start at 0.
-
-// Bodies of rows work on plain pointers to parts of complex numbers, so that they fill vector registers (loops.hpp).
-
-/// Real and imaginary parts of one row of a spectrum: element kx stands at 2 kx and 2 kx + 1.
-KOKKOS_INLINE_FUNCTION const float* row_of(const SpectrumBatch& spectra, int map, int ky) {
-  return reinterpret_cast<const float*>(&spectra(map, ky, 0));
-}
-KOKKOS_INLINE_FUNCTION float* row_to(const SpectrumBatch& spectra, int map, int ky) {
-  return reinterpret_cast<float*>(&spectra(map, ky, 0));
-}
 
 /// spectra <- scale D state: gamma1, gamma2 of each chain (and the convergence itself for reduced shear).
 void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, int maps, const SpectrumBatch& state,

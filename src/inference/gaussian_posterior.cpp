@@ -13,40 +13,51 @@ namespace {
 
 /// A unit of the preconditioner 1/(1/P + w) at a mode; 0 for pinned modes.
 KOKKOS_INLINE_FUNCTION float preconditioner(float power, float precision) {
-  return power > 0.0f ? power / (1.0f + power * precision) : 0.0f;
+  return power / (1.0f + power * precision);
 }
 
 /// out(map) = <r, M^-1 r>.
 void preconditioned_norm(const Space& space, Grid grid, int n, const View2<float>& power, float precision,
                          const SpectrumBatch& r, const SumWorkspace& sums, const View1<double>& out) {
-  sum_each_map(
+  sum_each_map_by_rows(
       "umbriel::preconditioned_norm", space, n, grid.height, grid.half_width(), sums, out,
-      KOKKOS_LAMBDA(int map, int ky, int kx) {
-        const Complex a = r(map, ky, kx);
-        return mode_weight(grid, kx) * preconditioner(power(ky, kx), precision) *
-               (a.real() * a.real() + a.imag() * a.imag());
+      KOKKOS_LAMBDA(int map, int ky) {
+        const float *a = row_of(r, map, ky), *p = &power(ky, 0);
+        return [=](int kx) {
+          return mode_weight(grid, kx) * preconditioner(p[kx], precision) *
+                 (a[2 * kx] * a[2 * kx] + a[2 * kx + 1] * a[2 * kx + 1]);
+        };
       });
 }
 
 /// p <- M^-1 r + beta(map) p.
 void next_direction(const Space& space, Grid grid, int n, const View2<float>& power, float precision,
                     const View1<float>& beta, const SpectrumBatch& r, const SpectrumBatch& p) {
-  for_each_element(
-      "umbriel::next_direction", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky, int kx) {
-        const float m = preconditioner(power(ky, kx), precision);
-        const Complex a = r(map, ky, kx), b = p(map, ky, kx);
-        p(map, ky, kx) = Complex(m * a.real() + beta(map) * b.real(), m * a.imag() + beta(map) * b.imag());
+  for_each_row(
+      "umbriel::next_direction", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky) {
+        const float keep = beta(map);
+        const float *a = row_of(r, map, ky), *spread = &power(ky, 0);
+        float* to = row_to(p, map, ky);
+        return [=](int kx) {
+          const float m = preconditioner(spread[kx], precision);
+          to[2 * kx] = m * a[2 * kx] + keep * to[2 * kx];
+          to[2 * kx + 1] = m * a[2 * kx + 1] + keep * to[2 * kx + 1];
+        };
       });
 }
 
 /// y <- y + sign * factor(map) x.
 void add_scaled(const Space& space, Grid grid, int n, const View1<float>& factor, float sign, const SpectrumBatch& x,
                 const SpectrumBatch& y) {
-  for_each_element(
-      "umbriel::add_scaled", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky, int kx) {
+  for_each_row(
+      "umbriel::add_scaled", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky) {
         const float f = sign * factor(map);
-        const Complex a = x(map, ky, kx), b = y(map, ky, kx);
-        y(map, ky, kx) = Complex(b.real() + f * a.real(), b.imag() + f * a.imag());
+        const float* from = row_of(x, map, ky);
+        float* to = row_to(y, map, ky);
+        return [=](int kx) {
+          to[2 * kx] += f * from[2 * kx];
+          to[2 * kx + 1] += f * from[2 * kx + 1];
+        };
       });
 }
 

@@ -23,11 +23,12 @@ float orthonormal(Grid grid) { return 1.0f / std::sqrt(static_cast<float>(grid.p
 
 void inner_product(const Space& space, Grid grid, int n, const SpectrumBatch& a, const SpectrumBatch& b,
                    const SumWorkspace& sums, const View1<double>& out) {
-  sum_each_map(
-      "umbriel::inner_product", space, n, grid.height, grid.half_width(), sums, out,
-      KOKKOS_LAMBDA(int map, int ky, int kx) {
-        const Complex u = a(map, ky, kx), v = b(map, ky, kx);
-        return mode_weight(grid, kx) * (u.real() * v.real() + u.imag() * v.imag());
+  sum_each_map_by_rows(
+      "umbriel::inner_product", space, n, grid.height, grid.half_width(), sums, out, KOKKOS_LAMBDA(int map, int ky) {
+        const float *u = row_of(a, map, ky), *v = row_of(b, map, ky);
+        return [=](int kx) {
+          return mode_weight(grid, kx) * (u[2 * kx] * v[2 * kx] + u[2 * kx + 1] * v[2 * kx + 1]);
+        };
       });
 }
 

@@ -11,6 +11,16 @@
 
 namespace umbriel {
 
+/// @{ Real and imaginary parts of one row of a spectrum, element kx at 2 kx and 2 kx + 1: bodies of rows (loops.hpp) work on
+/// these plain pointers, so that they fill vector registers.
+KOKKOS_INLINE_FUNCTION const float* row_of(const SpectrumBatch& spectra, int map, int ky) {
+  return reinterpret_cast<const float*>(&spectra(map, ky, 0));
+}
+KOKKOS_INLINE_FUNCTION float* row_to(const SpectrumBatch& spectra, int map, int ky) {
+  return reinterpret_cast<float*>(&spectra(map, ky, 0));
+}
+/// @}
+
 /// out(map) = <a, b>, maps [first, first + n).
 void inner_product(const Space& space, Grid grid, int n, const SpectrumBatch& a, const SpectrumBatch& b,
                    const SumWorkspace& sums, const View1<double>& out);
