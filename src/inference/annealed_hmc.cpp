@@ -68,7 +68,7 @@ void draw_momenta(const Space& space, Grid grid, int n, int fields, const View1<
       });
 }
 
-/// Coefficients of one integrator step of each slot; `active` 0 leaves a slot alone.
+/// Coefficients of one integrator step of each slot; `drift` 0 leaves a slot alone.
 ///   p <- p + kick (score + harmonic M x)
 ///   x, p <- turn x + drift M^-1 p, turn p - pull M x
 /// Leapfrog: harmonic = 0, turn = 1, drift = step, pull = 0. Split: harmonic = 1, turn = cos, drift = pull = sin.
@@ -87,18 +87,21 @@ void kick_and_drift(const Space& space, Grid grid, int slots, int fields, const 
         const float kick = step.kick(slot), turn = step.turn(slot), drift = step.drift(slot), pull = step.pull(slot);
         const float spring = step.harmonic, temperature = mass.sigma(slot) * mass.sigma(slot);
         const float precision = mass.precision(slot);
-        const bool unit = mass.unit;
+        const bool unit = mass.unit, moves = drift != 0.0f;
         const float *g = row_of(score, map, ky), *power = &mass.power(ky, 0);
         float *p = row_to(momentum, map, ky), *x = row_to(state, map, ky);
         return [=](int kx) {
-          if (drift == 0.0f) return;
           const float m = Mass::value(power[kx], temperature, precision, unit);
           const float along = drift * Mass::inverse_value(power[kx], temperature, precision, unit);
-          for (int part = 2 * kx; part < 2 * kx + 2; ++part) {
-            const float kicked = p[part] + kick * (g[part] + spring * m * x[part]), at = x[part];
-            p[part] = turn * kicked - pull * m * at;
-            x[part] = turn * at + along * kicked;
-          }
+          const float pulled = pull * m, push = kick * spring * m;
+          const float xr = x[2 * kx], xi = x[2 * kx + 1];
+          const float old_r = p[2 * kx], old_i = p[2 * kx + 1];
+          const float pr = old_r + kick * g[2 * kx] + push * xr, pi = old_i + kick * g[2 * kx + 1] + push * xi;
+          // A slot left alone keeps its values even where its score is not finite.
+          p[2 * kx] = moves ? turn * pr - pulled * xr : old_r;
+          p[2 * kx + 1] = moves ? turn * pi - pulled * xi : old_i;
+          x[2 * kx] = moves ? turn * xr + along * pr : xr;
+          x[2 * kx + 1] = moves ? turn * xi + along * pi : xi;
         };
       });
 }
