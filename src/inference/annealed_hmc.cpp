@@ -68,7 +68,7 @@ void draw_momenta(const Space& space, Grid grid, int n, int fields, const View1<
       });
 }
 
-/// Coefficients of one integrator step of each slot; `drift` 0 leaves a slot alone.
+/// Coefficients of one integrator step of each slot.
 ///   p <- p + kick (score + harmonic M x)
 ///   x, p <- turn x + drift M^-1 p, turn p - pull M x
 /// Leapfrog: harmonic = 0, turn = 1, drift = step, pull = 0. Split: harmonic = 1, turn = cos, drift = pull = sin.
@@ -77,31 +77,28 @@ struct StepCoefficients {
   float harmonic;
 };
 
-void kick_and_drift(const Space& space, Grid grid, int slots, int fields, const Mass& mass,
+void kick_and_drift(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const Mass& mass,
                     const StepCoefficients& step, const SpectrumBatch& score, const SpectrumBatch& momentum,
                     const SpectrumBatch& state) {
   for_each_row(
-      "umbriel::kick_and_drift", space, slots * fields, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int map, int ky) {
-        const int slot = map / fields;
+      "umbriel::kick_and_drift", space, n * fields, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky) {
+        const int slot = list(map / fields), at = slot * fields + map % fields;
         const float kick = step.kick(slot), turn = step.turn(slot), drift = step.drift(slot), pull = step.pull(slot);
         const float spring = step.harmonic, temperature = mass.sigma(slot) * mass.sigma(slot);
         const float precision = mass.precision(slot);
-        const bool unit = mass.unit, moves = drift != 0.0f;
-        const float *g = row_of(score, map, ky), *power = &mass.power(ky, 0);
-        float *p = row_to(momentum, map, ky), *x = row_to(state, map, ky);
+        const bool unit = mass.unit;
+        const float *g = row_of(score, at, ky), *power = &mass.power(ky, 0);
+        float *p = row_to(momentum, at, ky), *x = row_to(state, at, ky);
         return [=](int kx) {
           const float m = Mass::value(power[kx], temperature, precision, unit);
           const float along = drift * Mass::inverse_value(power[kx], temperature, precision, unit);
           const float pulled = pull * m, push = kick * spring * m;
           const float xr = x[2 * kx], xi = x[2 * kx + 1];
-          const float old_r = p[2 * kx], old_i = p[2 * kx + 1];
-          const float pr = old_r + kick * g[2 * kx] + push * xr, pi = old_i + kick * g[2 * kx + 1] + push * xi;
-          // A slot left alone keeps its values even where its score is not finite.
-          p[2 * kx] = moves ? turn * pr - pulled * xr : old_r;
-          p[2 * kx + 1] = moves ? turn * pi - pulled * xi : old_i;
-          x[2 * kx] = moves ? turn * xr + along * pr : xr;
-          x[2 * kx + 1] = moves ? turn * xi + along * pi : xi;
+          const float pr = p[2 * kx] + kick * g[2 * kx] + push * xr, pi = p[2 * kx + 1] + kick * g[2 * kx + 1] + push * xi;
+          p[2 * kx] = turn * pr - pulled * xr;
+          p[2 * kx + 1] = turn * pi - pulled * xi;
+          x[2 * kx] = turn * xr + along * pr;
+          x[2 * kx + 1] = turn * xi + along * pi;
         };
       });
 }
@@ -351,7 +348,7 @@ void AnnealedHmc::move(const Space& space) {
   const bool paper = options_.mode == HmcOptions::Mode::paper;
   const int n = static_cast<int>(slots_.size());
   std::vector<float> kick(n, 0.0f), turn(n, 0.0f), drift(n, 0.0f), pull(n, 0.0f), sigma(n), precision(n);
-  bool any = false;
+  std::vector<int> moving;
   for (int s = 0; s < n; ++s) {
     const Slot& slot = slots_[s];
     sigma[s] = slot.sigma;
@@ -361,16 +358,18 @@ void AnnealedHmc::move(const Space& space) {
     turn[s] = paper ? 1.0f : static_cast<float>(std::cos(slot.step));
     drift[s] = static_cast<float>(paper ? slot.step : std::sin(slot.step));
     pull[s] = paper ? 0.0f : drift[s];
-    any = true;
+    moving.push_back(s);
   }
   upload(sigma, sigma_);
   upload(precision, precision_);
-  if (!any) return;
+  if (moving.empty()) return;
+  upload(moving, list_);
   upload(kick, kick_);
   upload(turn, turn_);
   upload(drift, drift_);
   upload(pull, pull_);
-  kick_and_drift(space, density_.grid(), n, density_.fields(), Mass{density_.prior_power(), sigma_, precision_, paper},
+  kick_and_drift(space, density_.grid(), static_cast<int>(moving.size()), density_.fields(), list_,
+                 Mass{density_.prior_power(), sigma_, precision_, paper},
                  {kick_, turn_, drift_, pull_, paper ? 0.0f : 1.0f}, score_, momentum_, state_);
 }
 
