@@ -36,6 +36,9 @@ Problem read_problem(const Config& config) {
 }
 
 HmcOptions read_sampler(const Config& config, std::uint64_t seed) {
+  // A start where the convergence reaches 1 is on the far side of the reduced shear's pole, and stays there.
+  const bool reduced = config.flag("model.reduced_shear", false);
+  const double hottest = reduced ? 0.15 : 100;
   HmcOptions options;
   options.seed = seed;
   config.choice("sampler.method", "annealed-hmc", {"annealed-hmc"});
@@ -54,14 +57,14 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed) {
     options.paper_steps = whole("steps", options.paper_steps, 1, 1 << 30);
     options.paper_leapfrogs = whole("leapfrogs", options.paper_leapfrogs, 1, 1000);
     options.paper_min_steps = whole("min_steps_a_temperature", options.paper_min_steps, 0, 1 << 20);
-    options.paper_start = number("sigma_start", options.paper_start, 1e-6, 100);
+    options.paper_start = number("sigma_start", reduced ? 0.1 : options.paper_start, 1e-6, hottest);
     options.paper_floor = number("sigma_end", options.paper_floor, 1e-6, 100);
     options.paper_cooling = number("cooling", options.paper_cooling, 0.01, 0.9999);
     options.paper_step = number("step", options.paper_step, 1e-6, 10);
   } else {
     options.temperatures = whole("temperatures", options.temperatures, 1, 100000);
     options.settling = whole("settling", options.settling, 0, 100000);
-    options.sigma_start = number("sigma_start", options.sigma_start, 1e-6, 100);
+    options.sigma_start = number("sigma_start", reduced ? 0.1 : options.sigma_start, 1e-6, hottest);
     options.sigma_end = number("sigma_end", options.sigma_end, 1e-6, 100);
     options.step = number("step", options.step, 1e-3, 3);
     options.min_steps = whole("min_steps", options.min_steps, 1, 1000);
