@@ -137,7 +137,7 @@ packages=("${missing_packages[@]}" pkg-config)
 command="apt-get install -y --no-install-recommends ${packages[*]}"
 if [ "$install" = no ]; then
   printf 'missing: %s\n' "${missing_names[@]}" >&2
-  echo "install with (as root): $command" >&2
+  echo "install with (as root): apt-get update && $command" >&2
   exit 2
 fi
 as_root=()
@@ -147,7 +147,7 @@ if [ "$(id -u)" -ne 0 ]; then
   else
     printf 'missing: %s\n' "${missing_names[@]}" >&2
     echo "Run this once, as root or through sudo, and start again:" >&2
-    echo "  $command" >&2
+    echo "  apt-get update && $command" >&2
     exit 2
   fi
 fi
