@@ -61,6 +61,7 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed) {
     options.paper_floor = number("sigma_end", options.paper_floor, 1e-6, 100);
     options.paper_cooling = number("cooling", options.paper_cooling, 0.01, 0.9999);
     options.paper_step = number("step", options.paper_step, 1e-6, 10);
+    options.paper_ode_end = number("ode_end", options.paper_ode_end, 1e-30, 1);
   } else {
     options.temperatures = whole("temperatures", options.temperatures, 1, 100000);
     options.settling = whole("settling", options.settling, 0, 100000);
