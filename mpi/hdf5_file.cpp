@@ -490,8 +490,9 @@ struct Hdf5Reader::File {
 Hdf5Reader::Hdf5Reader(const std::string& path) : file_(std::make_unique<File>()) {
   prepare_hdf5();
   file_->path = path;
-  require(::access(path.c_str(), R_OK) == 0, ExitCode::file_system,
-          std::string("cannot read the file: ") + std::strerror(errno), path, "check the path and its permissions");
+  const int reason = ::access(path.c_str(), R_OK) == 0 ? 0 : errno;
+  require(reason == 0, ExitCode::file_system, std::string("cannot read the file: ") + std::strerror(reason), path,
+          "check the path and its permissions");
   file_->id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   if (file_->id < 0) {
     const std::string text = hdf5_text();

@@ -1,0 +1,11 @@
+# Runs PROGRAM FILE under LAUNCHER; it must exit with 5 and leave neither FILE nor its temporary file.
+execute_process(COMMAND ${LAUNCHER} ${PROGRAM} ${FILE} RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text)
+if(NOT status EQUAL 5)
+  message(FATAL_ERROR "exit code ${status} instead of 5:\n${text}")
+endif()
+if(NOT text MATCHES "writing failed")
+  message(FATAL_ERROR "no word about the failed write:\n${text}")
+endif()
+if(EXISTS "${FILE}" OR EXISTS "${FILE}.partial")
+  message(FATAL_ERROR "a file was left behind")
+endif()

@@ -1,0 +1,273 @@
+// Files that are damaged, and files of other programs.
+#include <gtest/gtest.h>
+
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
+#include <hdf5.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "support.hpp"
+#include "umbriel/mpi/hdf5_file.hpp"
+
+namespace umbriel {
+namespace {
+
+using testing::SharedFolder;
+
+/// Runs `action`, which must throw an Error with `code` that names the file.
+template <class Action>
+std::string refused(ExitCode code, const std::string& path, const Action& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return "";
+}
+
+std::string write_sample(const SharedFolder& folder) {
+  Hdf5Writer file(folder / "a.h5", Communicator());
+  const std::vector<float> kappa(1000, 1234.5f);
+  const std::vector<double> mean(1000, 98765.25);
+  file.write_sharded<float>({"/kappa", {}, "1", "kappa"}, {10, 100}, 0, 10, kappa.data());
+  file.write<double>({"/mean", {}, "1", "mean"}, {1000}, mean.data());
+  file.commit();
+  return folder / "a.h5";
+}
+
+/// Flips one bit in the middle of the longest run of `value` in the file.
+template <class T>
+void damage(const std::string& path, T value) {
+  std::string bytes = testing::bytes_of_file(path);
+  std::string pattern;
+  for (int i = 0; i < 50; ++i) pattern.append(reinterpret_cast<const char*>(&value), sizeof value);
+  const std::size_t at = bytes.find(pattern);
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + pattern.size() / 2] ^= 0x10;
+  testing::write_bytes(path, bytes);
+}
+
+TEST(Hdf5Reader, FindsAFlippedBitInAnyChunk) {
+  const SharedFolder folder{Communicator()};
+  std::string path = write_sample(folder);
+  damage(path, 1234.5f);
+  {
+    const Hdf5Reader file(path);
+    const std::string text = refused(ExitCode::input, path, [&] { file.read<float>("/kappa"); });
+    EXPECT_NE(text.find("/kappa"), std::string::npos) << text;
+    EXPECT_EQ(file.read<double>("/mean").size(), 1000U);  // the others are whole
+    refused(ExitCode::input, path, [&] { file.data_digest(); });
+  }
+  path = write_sample(folder);
+  damage(path, 98765.25);
+  const Hdf5Reader file(path);
+  refused(ExitCode::input, path, [&] { file.read<double>("/mean"); });
+  EXPECT_EQ(file.read<float>("/kappa").size(), 1000U);
+}
+
+TEST(Hdf5Reader, RefusesTruncatedFiles) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = write_sample(folder);
+  const std::string whole = testing::bytes_of_file(path);
+  for (const std::size_t length : std::vector<std::size_t>{0, 1, 100, whole.size() / 2, whole.size() - 1}) {
+    testing::write_bytes(path, whole.substr(0, length));
+    refused(ExitCode::input, path, [&] {
+      const Hdf5Reader file(path);
+      file.data_digest();
+    });
+  }
+}
+
+// Whatever is broken, the answer is an Error: no crash, no endless memory.
+TEST(Hdf5Reader, SurvivesRandomDamage) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = write_sample(folder);
+  const std::string whole = testing::bytes_of_file(path);
+  std::uint32_t state = 1;
+  int refusals = 0;
+  for (int trial = 0; trial < 300; ++trial) {
+    std::string bytes = whole;
+    for (int i = 0; i < 3; ++i) {
+      state = state * 1664525 + 1013904223;
+      bytes[state % bytes.size()] = static_cast<char>(state >> 24);
+    }
+    testing::write_bytes(path, bytes);
+    try {
+      const Hdf5Reader file(path);
+      file.data_digest();
+      for (const std::string& name : file.datasets()) {
+        file.read<double>(name);
+        for (const std::string& attribute : file.attributes(name)) file.attribute(name, attribute);
+      }
+    } catch (const Error&) {
+      ++refusals;
+    }
+  }
+  EXPECT_GT(refusals, 100);  // most bytes are data under checksums
+}
+
+TEST(Hdf5Reader, RefusesWhatIsNotHdf5) {
+  const SharedFolder folder{Communicator()};
+  testing::write_bytes(folder / "a.h5", "SIMPLE  =                    T / this is FITS");
+  refused(ExitCode::input, folder / "a.h5", [&] { Hdf5Reader(folder / "a.h5"); });
+  testing::write_bytes(folder / "b.h5", "");
+  refused(ExitCode::input, folder / "b.h5", [&] { Hdf5Reader(folder / "b.h5"); });
+  refused(ExitCode::input, folder / ".", [&] { Hdf5Reader(folder / "."); });
+}
+
+TEST(Hdf5Reader, NamesAFileThatIsNotThere) {
+  const SharedFolder folder{Communicator()};
+  const std::string text = refused(ExitCode::file_system, folder / "none.h5", [&] { Hdf5Reader(folder / "none.h5"); });
+  EXPECT_NE(text.find("No such file"), std::string::npos) << text;
+}
+
+TEST(Hdf5Reader, NamesADatasetOrItemThatIsNotThere) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = write_sample(folder);
+  const Hdf5Reader file(path);
+  const std::string text = refused(ExitCode::input, path, [&] { file.read<float>("/nothing"); });
+  EXPECT_NE(text.find("/nothing"), std::string::npos) << text;
+  refused(ExitCode::input, path, [&] { file.read<float>("/no/group"); });
+  refused(ExitCode::input, path, [&] { file.read<float>("/"); });
+  refused(ExitCode::input, path, [&] { file.shape("/nothing"); });
+  refused(ExitCode::input, path, [&] { file.type("/nothing"); });
+  refused(ExitCode::input, path, [&] { file.attribute("/kappa", "nothing"); });
+  refused(ExitCode::input, path, [&] { file.attribute("/nothing", "units"); });
+  refused(ExitCode::input, path, [&] { file.attributes("/nothing"); });
+  refused(ExitCode::input, path, [&] { file.read<float>("/kappa", 5, 6); });
+  refused(ExitCode::input, path, [&] { file.read<float>("/kappa", 11, 0); });
+  refused(ExitCode::input, path, [&] { file.read<float>("/kappa", UINT64_MAX, 2); });  // the sum overflows
+  EXPECT_EQ(file.read<float>("/kappa", 9, 1).size(), 100U);
+}
+
+TEST(Hdf5Reader, ConvertsTypes) {
+  const SharedFolder folder{Communicator()};
+  const Hdf5Reader file(write_sample(folder));
+  EXPECT_EQ(file.read<double>("/kappa")[5], 1234.5);
+  EXPECT_EQ(file.read<float>("/mean")[5], 98765.25f);
+  EXPECT_EQ(file.read<std::int32_t>("/mean")[5], 98765);
+}
+
+// --- Files of other programs ----------------------------------------------------------------------------------------
+
+void text_attribute(hid_t object, const char* name, const char* value, std::size_t size, H5T_str_t padding) {
+  const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+  H5Tset_size(type, size);
+  if (size != H5T_VARIABLE) H5Tset_strpad(type, padding);
+  const hid_t attribute = H5Acreate2(object, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+  if (size == H5T_VARIABLE) {
+    H5Awrite(attribute, type, &value);
+  } else {
+    H5Awrite(attribute, type, value);
+  }
+  H5Aclose(attribute);
+  H5Sclose(space);
+  H5Tclose(type);
+}
+
+TEST(Hdf5Reader, ReadsTextAttributesOfEveryKind) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  text_attribute(file, "variable", "as h5py writes it", H5T_VARIABLE, H5T_STR_NULLTERM);
+  text_attribute(file, "terminated", "ab\0cd", 6, H5T_STR_NULLTERM);
+  text_attribute(file, "full", "abcdef", 6, H5T_STR_NULLPAD);
+  text_attribute(file, "padded", "ab\0\0\0\0", 6, H5T_STR_NULLPAD);
+  text_attribute(file, "spaced", "ab    ", 6, H5T_STR_SPACEPAD);
+  const std::int16_t pair[2] = {7, 8};
+  const hsize_t two = 2, one = 1;
+  for (const auto& [name, extent] : {std::pair{"pair", &two}, {"single", &one}}) {
+    const hid_t space = H5Screate_simple(1, extent, nullptr);
+    const hid_t attribute = H5Acreate2(file, name, H5T_STD_I16BE, space, H5P_DEFAULT, H5P_DEFAULT);
+    H5Awrite(attribute, H5T_NATIVE_INT16, pair);
+    H5Aclose(attribute);
+    H5Sclose(space);
+  }
+  H5Fclose(file);
+  const Hdf5Reader reader(path);
+  EXPECT_EQ(reader.attribute("/", "variable"), "as h5py writes it");
+  EXPECT_EQ(reader.attribute("/", "terminated"), "ab");
+  EXPECT_EQ(reader.attribute("/", "full"), "abcdef");
+  EXPECT_EQ(reader.attribute("/", "padded"), "ab");
+  EXPECT_EQ(reader.attribute("/", "spaced"), "ab");
+  EXPECT_EQ(reader.attribute("/", "single"), "7");
+  refused(ExitCode::input, path, [&] { reader.attribute("/", "pair"); });
+}
+
+TEST(Hdf5Reader, ReadsCompressedAndForeignNumbers) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const hsize_t shape[2] = {1000, 1000};
+  hid_t space = H5Screate_simple(2, shape, nullptr);
+  const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+  H5Pset_chunk(creation, 2, shape);
+  H5Pset_deflate(creation, 9);
+  // A mask of ones takes a thousandth of its size: larger than the file, and whole.
+  hid_t dataset = H5Dcreate2(file, "/mask", H5T_NATIVE_UINT8, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+  const std::vector<std::uint8_t> ones(1000000, 1);
+  H5Dwrite(dataset, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, ones.data());
+  H5Dclose(dataset);
+  H5Pclose(creation);
+  H5Sclose(space);
+  const hsize_t three = 3;
+  space = H5Screate_simple(1, &three, nullptr);
+  dataset = H5Dcreate2(file, "/big_endian", H5T_IEEE_F64BE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  const double values[3] = {1.5, -2.5, 3.5};
+  H5Dwrite(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+  H5Dclose(dataset);
+  H5Sclose(space);
+  H5Fclose(file);
+  const Hdf5Reader reader(path);
+  EXPECT_TRUE(reader.read<std::uint8_t>("/mask") == ones);
+  EXPECT_EQ(reader.read<double>("/big_endian"), (std::vector<double>{1.5, -2.5, 3.5}));
+  EXPECT_EQ(reader.type("/big_endian"), "float64");
+}
+
+TEST(Hdf5Reader, RefusesTextWhereNumbersAreAskedForAndPassesByLinks) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+  H5Tset_size(type, H5T_VARIABLE);
+  const hid_t dataset = H5Dcreate2(file, "/text", type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  const char* text = "words";
+  H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, &text);
+  H5Dclose(dataset);
+  H5Sclose(space);
+  H5Tclose(type);
+  H5Lcreate_soft("/nowhere", file, "/dangling", H5P_DEFAULT, H5P_DEFAULT);
+  H5Lcreate_external("/no/such/file.h5", "/data", file, "/outside", H5P_DEFAULT, H5P_DEFAULT);
+  H5Fclose(file);
+  const Hdf5Reader reader(path);
+  EXPECT_EQ(reader.datasets(), std::vector<std::string>{"/text"});
+  refused(ExitCode::input, path, [&] { reader.type("/text"); });
+  refused(ExitCode::input, path, [&] { reader.read<float>("/text"); });
+  refused(ExitCode::input, path, [&] { reader.data_digest(); });
+}
+
+// A header may claim any size: nothing must be allocated on its word.
+TEST(Hdf5Reader, RefusesADatasetLargerThanItsFile) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const hsize_t shape[2] = {1 << 20, 1 << 20};
+  const hid_t space = H5Screate_simple(2, shape, nullptr);
+  H5Dclose(H5Dcreate2(file, "/huge", H5T_NATIVE_FLOAT, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  H5Sclose(space);
+  H5Fclose(file);
+  const Hdf5Reader reader(path);
+  const std::string text = refused(ExitCode::input, path, [&] { reader.read<float>("/huge"); });
+  EXPECT_NE(text.find("larger than the file"), std::string::npos) << text;
+  refused(ExitCode::input, path, [&] { reader.read<float>("/huge", 0, 1 << 19); });
+  refused(ExitCode::input, path, [&] { reader.data_digest(); });
+}
+
+}  // namespace
+}  // namespace umbriel
