@@ -47,26 +47,33 @@ struct RowLoop {
   }
 };
 
-/// The same where f(map, y) gives the body of a row, body(x).
+/// The same where f takes a stretch of a row.
 template <class F>
-struct RowBodyLoop {
+struct StretchLoop {
   F f;
   int height, width;
 
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t row) const {
-    const auto body = f(static_cast<int>(row / height), static_cast<int>(row % height));
-    const int n = width;
-    UMBRIEL_INDEPENDENT_ITERATIONS
-    for (int x = 0; x < n; ++x) body(x);
+    f(static_cast<int>(row / height), static_cast<int>(row % height), 0, width);
   }
 };
 
-/// f(map, y)(x) as f(map, y, x).
+/// @{ One element of a row as a stretch of its own.
 template <class F>
-struct ElementOfRow {
+struct ElementOfStretch {
   F f;
-  KOKKOS_INLINE_FUNCTION auto operator()(int map, int y, int x) const { return f(map, y)(x); }
+  KOKKOS_INLINE_FUNCTION void operator()(int map, int y, int x) const { f(map, y, x, x + 1); }
 };
+template <class F>
+struct TermOfStretch {
+  F f;
+  KOKKOS_INLINE_FUNCTION float operator()(int map, int y, int x) const {
+    float term;
+    f(map, y, x, x + 1, &term);
+    return term;
+  }
+};
+/// @}
 
 template <class F>
 struct ElementLoop {
@@ -100,10 +107,10 @@ struct RowSum {
   }
 };
 
-/// The same where f(map, y) gives the body of a row. The terms of all lanes are found first, and then added: a loop that
-/// does both is not vectorised.
+/// The same where f takes a stretch of a row. The terms of a stretch are found first, and then added: a loop that does
+/// both is not vectorised.
 template <class F>
-struct RowBodySum {
+struct StretchSum {
   F f;
   View3<double> rows;
   int height, width;
@@ -111,16 +118,15 @@ struct RowBodySum {
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t row) const {
     const int map = static_cast<int>(row / height);
     const int y = static_cast<int>(row % height);
-    const auto body = f(map, y);
-    constexpr int block = 4 * sum_lanes;
-    float terms[block];
+    constexpr int stretch = 8 * sum_lanes;
+    float terms[stretch];
     double sums[sum_lanes] = {};
-    for (int first = 0; first < width; first += block) {
-      const int n = width - first < block ? width - first : block;
-      UMBRIEL_INDEPENDENT_ITERATIONS
-      for (int i = 0; i < n; ++i) terms[i] = body(first + i);
-      for (int i = n; i < block; ++i) terms[i] = 0;  // adding zero changes no sum
-      for (int i = 0; i < block; i += sum_lanes) {
+    for (int first = 0; first < width; first += stretch) {
+      const int n = width - first < stretch ? width - first : stretch;
+      f(map, y, first, first + n, terms);
+      const int whole = (n + sum_lanes - 1) / sum_lanes * sum_lanes;
+      for (int i = n; i < whole; ++i) terms[i] = 0;  // adding zero changes no sum
+      for (int i = 0; i < whole; i += sum_lanes) {
         for (int lane = 0; lane < sum_lanes; ++lane) sums[lane] += static_cast<double>(terms[i + lane]);
       }
     }
@@ -225,17 +231,19 @@ void sum_each_map(const std::string& label, const Space& space, int maps, int he
   detail::sum_rows(label, space, maps, height, workspace.rows, out);
 }
 
-/// @{ As for_each_element and sum_each_map, with f(map, y) a function that gives the body of that row: body(x) is called
-/// for each element (and returns its float32 term). What does not change along a row is computed once, and a body that
-/// works on plain pointers is vectorised on a host, which the compiler does not manage through Views.
+/// @{ As for_each_element and sum_each_map, with f(map, y, begin, end) for the elements x = begin ... end - 1 of a row
+/// (and f(map, y, begin, end, terms), which sets terms[x - begin], float32): a whole row or a good part of it on a host,
+/// one element on a device. What does not change along a row is computed once, and a loop over x on plain pointers is
+/// vectorised, which the compiler does not manage through Views. (nvcc falls over functions that return the body of the
+/// loop.)
 template <class F>
 void for_each_row(const std::string& label, const Space& space, int maps, int height, int width, const F& f) {
   if (maps <= 0) return;
   if constexpr (runs_on_host) {
     Kokkos::parallel_for(label, Range(space, 0, static_cast<std::int64_t>(maps) * height),
-                         detail::RowBodyLoop<F>{f, height, width});
+                         detail::StretchLoop<F>{f, height, width});
   } else {
-    for_each_element(label, space, maps, height, width, detail::ElementOfRow<F>{f});
+    for_each_element(label, space, maps, height, width, detail::ElementOfStretch<F>{f});
   }
 }
 
@@ -246,10 +254,10 @@ void sum_each_map_by_rows(const std::string& label, const Space& space, int maps
     if (maps <= 0) return;
     detail::require_room(workspace, out, maps, height, label);
     Kokkos::parallel_for(label, Range(space, 0, static_cast<std::int64_t>(maps) * height),
-                         detail::RowBodySum<F>{f, workspace.rows, height, width});
+                         detail::StretchSum<F>{f, workspace.rows, height, width});
     detail::sum_rows(label, space, maps, height, workspace.rows, out);
   } else {
-    sum_each_map(label, space, maps, height, width, workspace, out, detail::ElementOfRow<F>{f});
+    sum_each_map(label, space, maps, height, width, workspace, out, detail::TermOfStretch<F>{f});
   }
 }
 /// @}

@@ -81,7 +81,8 @@ void kick_and_drift(const Space& space, Grid grid, int n, int fields, const View
                     const StepCoefficients& step, const SpectrumBatch& score, const SpectrumBatch& momentum,
                     const SpectrumBatch& state) {
   for_each_row(
-      "umbriel::kick_and_drift", space, n * fields, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky) {
+      "umbriel::kick_and_drift", space, n * fields, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int map, int ky, int begin, int end) {
         const int slot = list(map / fields), at = slot * fields + map % fields;
         const float kick = step.kick(slot), turn = step.turn(slot), drift = step.drift(slot), pull = step.pull(slot);
         const float spring = step.harmonic, temperature = mass.sigma(slot) * mass.sigma(slot);
@@ -89,7 +90,8 @@ void kick_and_drift(const Space& space, Grid grid, int n, int fields, const View
         const bool unit = mass.unit;
         const float *g = row_of(score, at, ky), *power = &mass.power(ky, 0);
         float *p = row_to(momentum, at, ky), *x = row_to(state, at, ky);
-        return [=](int kx) {
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int kx = begin; kx < end; ++kx) {
           const float m = Mass::value(power[kx], temperature, precision, unit);
           const float along = drift * Mass::inverse_value(power[kx], temperature, precision, unit);
           const float pulled = pull * m, push = kick * spring * m;
@@ -99,7 +101,7 @@ void kick_and_drift(const Space& space, Grid grid, int n, int fields, const View
           p[2 * kx + 1] = turn * pi - pulled * xi;
           x[2 * kx] = turn * xr + along * pr;
           x[2 * kx + 1] = turn * xi + along * pi;
-        };
+        }
       });
 }
 

@@ -17,24 +17,28 @@ void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, in
   const float scale = 1.0f / std::sqrt(static_cast<float>(grid.pixels()));
   if (fields == 1) {
     for_each_row(
-        "umbriel::apply_spin2", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+        "umbriel::apply_spin2", space, n, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
           const float* e = row_of(state, first + chain, ky);
           float *g1 = row_to(spectra, maps * chain, ky), *g2 = row_to(spectra, maps * chain + 1, ky);
-          return [=](int kx) {
+          UMBRIEL_INDEPENDENT_ITERATIONS
+          for (int kx = begin; kx < end; ++kx) {
             const Spin2 d = spin2(grid, ky, kx);
             const float re = scale * e[2 * kx], im = scale * e[2 * kx + 1];
             g1[2 * kx] = d.d1 * re;
             g1[2 * kx + 1] = d.d1 * im;
             g2[2 * kx] = d.d2 * re;
             g2[2 * kx + 1] = d.d2 * im;
-          };
+          }
         });
   } else {
     for_each_row(
-        "umbriel::apply_spin2_eb", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+        "umbriel::apply_spin2_eb", space, n, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
           const float *e = row_of(state, 2 * (first + chain), ky), *b = row_of(state, 2 * (first + chain) + 1, ky);
           float *g1 = row_to(spectra, maps * chain, ky), *g2 = row_to(spectra, maps * chain + 1, ky);
-          return [=](int kx) {
+          UMBRIEL_INDEPENDENT_ITERATIONS
+          for (int kx = begin; kx < end; ++kx) {
             const Spin2 d = spin2(grid, ky, kx);
             const float er = scale * e[2 * kx], ei = scale * e[2 * kx + 1];
             const float br = scale * b[2 * kx], bi = scale * b[2 * kx + 1];
@@ -42,18 +46,20 @@ void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, in
             g1[2 * kx + 1] = d.d1 * ei - d.d2 * bi;
             g2[2 * kx] = d.d2 * er + d.d1 * br;
             g2[2 * kx + 1] = d.d2 * ei + d.d1 * bi;
-          };
+          }
         });
   }
   if (maps == 3) {
     for_each_row(
-        "umbriel::scale_convergence", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+        "umbriel::scale_convergence", space, n, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
           const float* e = row_of(state, fields * (first + chain), ky);
           float* out = row_to(spectra, maps * chain + 2, ky);
-          return [=](int kx) {
+          UMBRIEL_INDEPENDENT_ITERATIONS
+          for (int kx = begin; kx < end; ++kx) {
             out[2 * kx] = scale * e[2 * kx];
             out[2 * kx + 1] = scale * e[2 * kx + 1];
-          };
+          }
         });
   }
 }
@@ -63,17 +69,19 @@ void weigh_residual(const Space& space, Grid grid, int first, int n, float data_
                     const MapBatch& variance, const View1<float>& sigma, const MapBatch& maps, const SumWorkspace& sums,
                     const View1<double>& chi2) {
   sum_each_map_by_rows(
-      "umbriel::weigh_residual", space, n, grid.height, grid.width, sums, chi2, KOKKOS_LAMBDA(int chain, int y) {
+      "umbriel::weigh_residual", space, n, grid.height, grid.width, sums, chi2,
+      KOKKOS_LAMBDA(int chain, int y, int begin, int end, float* terms) {
         const float temperature = sigma(first + chain) * sigma(first + chain);
         const float *d1 = &data(0, y, 0), *d2 = &data(1, y, 0), *v1 = &variance(0, y, 0), *v2 = &variance(1, y, 0);
         float *m1 = &maps(2 * chain, y, 0), *m2 = &maps(2 * chain + 1, y, 0);
-        return [=](int x) {
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int x = begin; x < end; ++x) {
           const float r1 = data_factor * d1[x] - m1[x], r2 = data_factor * d2[x] - m2[x];
           const float s1 = r1 / (v1[x] + temperature), s2 = r2 / (v2[x] + temperature);
           m1[x] = s1;
           m2[x] = s2;
-          return s1 * r1 + s2 * r2;
-        };
+          terms[x - begin] = s1 * r1 + s2 * r2;
+        }
       });
 }
 
@@ -84,11 +92,12 @@ void weigh_reduced_residual(const Space& space, Grid grid, int first, int n, con
                             const SumWorkspace& sums, const View1<double>& chi2) {
   sum_each_map_by_rows(
       "umbriel::weigh_reduced_residual", space, n, grid.height, grid.width, sums, chi2,
-      KOKKOS_LAMBDA(int chain, int y) {
+      KOKKOS_LAMBDA(int chain, int y, int begin, int end, float* terms) {
         const float temperature = sigma(first + chain) * sigma(first + chain);
         const float *d1 = &data(0, y, 0), *d2 = &data(1, y, 0), *v1 = &variance(0, y, 0), *v2 = &variance(1, y, 0);
         float *m1 = &maps(3 * chain, y, 0), *m2 = &maps(3 * chain + 1, y, 0), *kappa = &maps(3 * chain + 2, y, 0);
-        return [=](int x) {
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int x = begin; x < end; ++x) {
           const float u = 1.0f / (1.0f - kappa[x]);
           const float g1 = m1[x] * u, g2 = m2[x] * u;
           const float r1 = d1[x] - g1, r2 = d2[x] - g2;
@@ -96,8 +105,8 @@ void weigh_reduced_residual(const Space& space, Grid grid, int first, int n, con
           m1[x] = s1 * u;
           m2[x] = s2 * u;
           kappa[x] = u * (s1 * g1 + s2 * g2);
-          return s1 * r1 + s2 * r2;
-        };
+          terms[x - begin] = s1 * r1 + s2 * r2;
+        }
       });
 }
 
@@ -112,14 +121,15 @@ void adjoint_and_prior(const Space& space, Grid grid, int first, int n, int fiel
   const float scale = sign / std::sqrt(static_cast<float>(grid.pixels()));
   sum_each_map_by_rows(
       "umbriel::adjoint_and_prior", space, n * fields, grid.height, grid.half_width(), sums, prior,
-      KOKKOS_LAMBDA(int map, int ky) {
+      KOKKOS_LAMBDA(int map, int ky, int begin, int end, float* terms) {
         const int chain = map / fields, is_b = map % fields;
         const float temperature = sigma(first + chain) * sigma(first + chain);
         const float *g1 = row_of(spectra, maps * chain + is_b, ky), *g2 = row_of(spectra, maps * chain + 1 - is_b, ky);
         const float *a = row_of(state, fields * first + map, ky), *p = &power(ky, 0);
         float* to = row_to(out, fields * first + map, ky);
         const float sign2 = is_b ? -1.0f : 1.0f;
-        return [=](int kx) {
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int kx = begin; kx < end; ++kx) {
           const float free = p[kx] > 0.0f ? 1.0f : 0.0f;  // pinned modes feel no force
           const float precision = free / (p[kx] + temperature + (1.0f - free));
           const Spin2 d = spin2(grid, ky, kx);
@@ -127,19 +137,21 @@ void adjoint_and_prior(const Space& space, Grid grid, int first, int n, int fiel
           const float pull = prior_factor * precision, keep = free * scale;
           to[2 * kx] = keep * (d.d1 * g1[2 * kx] + d2 * g2[2 * kx]) - pull * ar;
           to[2 * kx + 1] = keep * (d.d1 * g1[2 * kx + 1] + d2 * g2[2 * kx + 1]) - pull * ai;
-          return mode_weight(grid, kx) * precision * (ar * ar + ai * ai);
-        };
+          terms[kx - begin] = mode_weight(grid, kx) * precision * (ar * ar + ai * ai);
+        }
       });
   if (maps < 3) return;
   for_each_row(  // reduced shear depends on the convergence itself, too
-      "umbriel::adjoint_of_convergence", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int chain, int ky) {
+      "umbriel::adjoint_of_convergence", space, n, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
         const float *kappa = row_of(spectra, 3 * chain + 2, ky), *p = &power(ky, 0);
         float* to = row_to(out, fields * (first + chain), ky);
-        return [=](int kx) {
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int kx = begin; kx < end; ++kx) {
           const float keep = p[kx] > 0.0f ? scale : 0.0f;
           to[2 * kx] += keep * kappa[2 * kx];
           to[2 * kx + 1] += keep * kappa[2 * kx + 1];
-        };
+        }
       });
 }
 

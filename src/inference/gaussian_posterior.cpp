@@ -21,12 +21,13 @@ void preconditioned_norm(const Space& space, Grid grid, int n, const View2<float
                          const SpectrumBatch& r, const SumWorkspace& sums, const View1<double>& out) {
   sum_each_map_by_rows(
       "umbriel::preconditioned_norm", space, n, grid.height, grid.half_width(), sums, out,
-      KOKKOS_LAMBDA(int map, int ky) {
+      KOKKOS_LAMBDA(int map, int ky, int begin, int end, float* terms) {
         const float *a = row_of(r, map, ky), *p = &power(ky, 0);
-        return [=](int kx) {
-          return mode_weight(grid, kx) * preconditioner(p[kx], precision) *
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int kx = begin; kx < end; ++kx) {
+          terms[kx - begin] = mode_weight(grid, kx) * preconditioner(p[kx], precision) *
                  (a[2 * kx] * a[2 * kx] + a[2 * kx + 1] * a[2 * kx + 1]);
-        };
+        }
       });
 }
 
@@ -34,15 +35,17 @@ void preconditioned_norm(const Space& space, Grid grid, int n, const View2<float
 void next_direction(const Space& space, Grid grid, int n, const View2<float>& power, float precision,
                     const View1<float>& beta, const SpectrumBatch& r, const SpectrumBatch& p) {
   for_each_row(
-      "umbriel::next_direction", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky) {
+      "umbriel::next_direction", space, n, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int map, int ky, int begin, int end) {
         const float keep = beta(map);
         const float *a = row_of(r, map, ky), *spread = &power(ky, 0);
         float* to = row_to(p, map, ky);
-        return [=](int kx) {
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int kx = begin; kx < end; ++kx) {
           const float m = preconditioner(spread[kx], precision);
           to[2 * kx] = m * a[2 * kx] + keep * to[2 * kx];
           to[2 * kx + 1] = m * a[2 * kx + 1] + keep * to[2 * kx + 1];
-        };
+        }
       });
 }
 
@@ -50,14 +53,16 @@ void next_direction(const Space& space, Grid grid, int n, const View2<float>& po
 void add_scaled(const Space& space, Grid grid, int n, const View1<float>& factor, float sign, const SpectrumBatch& x,
                 const SpectrumBatch& y) {
   for_each_row(
-      "umbriel::add_scaled", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky) {
+      "umbriel::add_scaled", space, n, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int map, int ky, int begin, int end) {
         const float f = sign * factor(map);
         const float* from = row_of(x, map, ky);
         float* to = row_to(y, map, ky);
-        return [=](int kx) {
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int kx = begin; kx < end; ++kx) {
           to[2 * kx] += f * from[2 * kx];
           to[2 * kx + 1] += f * from[2 * kx + 1];
-        };
+        }
       });
 }
 

@@ -24,11 +24,13 @@ float orthonormal(Grid grid) { return 1.0f / std::sqrt(static_cast<float>(grid.p
 void inner_product(const Space& space, Grid grid, int n, const SpectrumBatch& a, const SpectrumBatch& b,
                    const SumWorkspace& sums, const View1<double>& out) {
   sum_each_map_by_rows(
-      "umbriel::inner_product", space, n, grid.height, grid.half_width(), sums, out, KOKKOS_LAMBDA(int map, int ky) {
+      "umbriel::inner_product", space, n, grid.height, grid.half_width(), sums, out,
+      KOKKOS_LAMBDA(int map, int ky, int begin, int end, float* terms) {
         const float *u = row_of(a, map, ky), *v = row_of(b, map, ky);
-        return [=](int kx) {
-          return mode_weight(grid, kx) * (u[2 * kx] * v[2 * kx] + u[2 * kx + 1] * v[2 * kx + 1]);
-        };
+        UMBRIEL_INDEPENDENT_ITERATIONS
+        for (int kx = begin; kx < end; ++kx) {
+          terms[kx - begin] = mode_weight(grid, kx) * (u[2 * kx] * v[2 * kx] + u[2 * kx + 1] * v[2 * kx + 1]);
+        }
       });
 }
 

@@ -11,8 +11,8 @@
 
 namespace umbriel {
 
-/// @{ Real and imaginary parts of one row of a spectrum, element kx at 2 kx and 2 kx + 1: bodies of rows (loops.hpp) work on
-/// these plain pointers, so that they fill vector registers.
+/// @{ Real and imaginary parts of one row of a spectrum, element kx at 2 kx and 2 kx + 1: loops along rows
+/// (for_each_row) work on these plain pointers, so that they fill vector registers.
 KOKKOS_INLINE_FUNCTION const float* row_of(const SpectrumBatch& spectra, int map, int ky) {
   return reinterpret_cast<const float*>(&spectra(map, ky, 0));
 }
