@@ -142,6 +142,34 @@ TEST(Config, SaysWhereASyntaxErrorIs) {
   EXPECT_CONTAINS(refused([] { Config::parse("a = \"\xff\xfe\""); }), "not valid TOML");
 }
 
+// toml++ must not see these: its test for white space is undefined for them.
+TEST(Config, RefusesLettersBeyondAsciiOutsideQuotes) {
+  EXPECT_CONTAINS(refused([] { Config::parse("a = 1\n  \u03ba = 2\n", "c.toml"); }), "c.toml, line 2, column 3");
+  EXPECT_CONTAINS(refused([] { Config::parse("a = \u03ba"); }), "outside quotes");
+  EXPECT_CONTAINS(refused([] { Config::parse("a = \"x\" \u00e9"); }), "line 1, column 9");
+  EXPECT_CONTAINS(refused([] { Config::parse("a = \"open\n\u00e9 = 1"); }), "not valid TOML");
+}
+
+TEST(Config, TakesAnyLettersInsideQuotesAndComments) {
+  const Config config = Config::parse(
+      "\xef\xbb\xbf# \u03ba \"\n"
+      "a = \"\u03ba\" # it's \u03b3\n"
+      "b = '\\'\n"
+      "c = \"\"\"\u03ba \"\n\\\" \u03b3\"\"\"\n"
+      "d = '''\u03ba'\n''' # \u03ba\n"
+      "e = \"\\\"\u03ba\"\n"
+      "f = ''\n"
+      "g = \"\"\n"
+      "\"\u03b3\" = \"x\"\n");
+  EXPECT_EQ(config.text("a"), "\u03ba");
+  EXPECT_EQ(config.text("b"), "\\");
+  EXPECT_EQ(config.text("c"), "\u03ba \"\n\" \u03b3");
+  EXPECT_EQ(config.text("d"), "\u03ba'\n");
+  EXPECT_EQ(config.text("e"), "\"\u03ba");
+  EXPECT_EQ(config.text("f"), "");
+  EXPECT_EQ(config.text("g"), "");
+}
+
 // --- Unknown keys ---------------------------------------------------------------------------------------------------
 
 TEST(RejectUnknownKeys, AcceptsAFileWhoseKeysWereAllAskedFor) {

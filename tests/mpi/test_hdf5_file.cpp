@@ -80,7 +80,8 @@ TEST(Hdf5File, HasTheSameDataForAnyNumberOfRanks) {
   const SharedFolder folder(comm);
   write_sample(folder / "a.h5", comm);
   // Written once with one rank; each number of ranks compares with it.
-  EXPECT_EQ(Hdf5Reader(folder / "a.h5").data_digest(), "ac9350b9eca761a29ff4f2aff4e4a38435830b3b221501ea2c8de5a5f2a9799c");
+  EXPECT_EQ(Hdf5Reader(folder / "a.h5").data_digest(),
+            "ac9350b9eca761a29ff4f2aff4e4a38435830b3b221501ea2c8de5a5f2a9799c");
   EXPECT_EQ(folder.contents(), std::vector<std::string>{"a.h5"});
 }
 
