@@ -33,15 +33,15 @@ inline Survey small_survey(Grid grid, bool full = false) {
   return survey;
 }
 
-/// A red spectrum: P from 0.1 to 0.001, pinned at k = 0.
-inline HostView2<float> red_power(Grid grid) {
+/// A red spectrum: P from `top` to a hundredth of it, pinned at k = 0.
+inline HostView2<float> red_power(Grid grid, double top = 0.1) {
   HostView2<float> power("power", grid.height, grid.half_width());
   for (int ky = 0; ky < grid.height; ++ky) {
     for (int kx = 0; kx < grid.half_width(); ++kx) {
       const double fy = std::min(ky, grid.height - ky) / static_cast<double>(grid.height);
       const double fx = kx / static_cast<double>(grid.width);
       const double k = std::hypot(fx, fy);
-      power(ky, kx) = ky == 0 && kx == 0 ? 0.0f : static_cast<float>(0.1 / (1 + 200 * k * k));
+      power(ky, kx) = ky == 0 && kx == 0 ? 0.0f : static_cast<float>(top / (1 + 200 * k * k));
     }
   }
   return power;
