@@ -12,25 +12,23 @@ namespace {
 
 struct BandPower {
   SpectrumBatch f, g;
-  View2<int> band;
+  View1<int> members, first_member;
   View2<double> out;
   View1<double> modes;
   Grid grid;
   int bands;
 
-  // One thread sums one map in index order: the same bits everywhere. Spectra are taken rarely.
-  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t map) const {
-    for (int b = 0; b < bands; ++b) out(map, b) = 0;
-    for (int ky = 0; ky < grid.height; ++ky) {
-      for (int kx = 0; kx < grid.half_width(); ++kx) {
-        const int b = band(ky, kx);
-        if (b < 0) continue;
-        const Complex u = f(map, ky, kx), v = g(map, ky, kx);
-        const double product = static_cast<double>(u.real()) * v.real() + static_cast<double>(u.imag()) * v.imag();
-        out(map, b) += static_cast<double>(mode_weight(grid, kx)) * product;
-      }
+  // One thread sums one band of one map in index order: the same bits everywhere.
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
+    const int map = static_cast<int>(i / bands), b = static_cast<int>(i % bands);
+    double sum = 0;
+    for (int m = first_member(b); m < first_member(b + 1); ++m) {
+      const int ky = members(m) / grid.half_width(), kx = members(m) % grid.half_width();
+      const Complex u = f(map, ky, kx), v = g(map, ky, kx);
+      const double product = static_cast<double>(u.real()) * v.real() + static_cast<double>(u.imag()) * v.imag();
+      sum += static_cast<double>(mode_weight(grid, kx)) * product;
     }
-    for (int b = 0; b < bands; ++b) out(map, b) /= modes(b);
+    out(map, b) = sum / modes(b);
   }
 };
 
@@ -70,6 +68,19 @@ RadialBins radial_bins(Grid grid, double pixel_arcmin, const std::vector<double>
     bins.centres[b] /= bins.modes[b];
   }
   bins.band = on_device(band);
+  std::vector<std::vector<int>> members(bins.modes.size());
+  for (int mode = 0; mode < static_cast<int>(grid.modes()); ++mode) {
+    if (band.data()[mode] >= 0) members[band.data()[mode]].push_back(mode);
+  }
+  HostView1<int> first_member("first_member", bins.modes.size() + 1), all("members", grid.modes());
+  int next = 0;
+  for (int b = 0; b < bins.bands(); ++b) {
+    std::copy(members[b].begin(), members[b].end(), all.data() + next);
+    next += static_cast<int>(members[b].size());
+    first_member(b + 1) = next;
+  }
+  bins.members = on_device(all);
+  bins.first_member = on_device(first_member);
   return bins;
 }
 
@@ -106,8 +117,9 @@ void band_cross_power(const Space& space, const RadialBins& bins, const Spectrum
           ExitCode::usage, "spectra or output do not have the shape of the bands", "band_cross_power");
   HostView1<double> modes("modes", bins.modes.size());
   std::copy(bins.modes.begin(), bins.modes.end(), modes.data());
-  Kokkos::parallel_for("umbriel::band_power", Range(space, 0, n),
-                       BandPower{f, g, bins.band, out, on_device(modes), bins.grid, bins.bands()});
+  Kokkos::parallel_for("umbriel::band_power", Range(space, 0, static_cast<std::int64_t>(n) * bins.bands()),
+                       BandPower{f, g, bins.members, bins.first_member, out, on_device(modes), bins.grid,
+                                 bins.bands()});
 }
 
 void band_power(const Space& space, const RadialBins& bins, const SpectrumBatch& spectra, int n,

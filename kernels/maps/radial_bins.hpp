@@ -13,6 +13,8 @@ struct RadialBins {
   std::vector<double> centres;  ///< mean multipole of the modes in the band
   std::vector<double> modes;    ///< modes of the full plane in the band
   View2<int> band;              ///< [ky, kx], -1 outside all bands
+  View1<int> members;           ///< modes ky (W/2 + 1) + kx, those of band 0 first, each band in index order
+  View1<int> first_member;      ///< [bands + 1] where each band begins in `members`
   Grid grid;
 
   int bands() const { return static_cast<int>(modes.size()); }
