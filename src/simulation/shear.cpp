@@ -1,6 +1,7 @@
 #include "umbriel/simulation/shear.hpp"
 
 #include "umbriel/core/loops.hpp"
+#include "umbriel/maps/spin2.hpp"
 
 namespace umbriel {
 
@@ -9,7 +10,7 @@ void shear_spectra(const Space& space, Grid grid, const SpectrumBatch& convergen
   for_each_element(
       "umbriel::shear_spectra", space, n, grid.height, grid.half_width(),
       KOKKOS_LAMBDA(const int map, const int ky, const int kx) {
-        const SpinTwoFactors d = spin_two_factors(grid, ky, kx);
+        const Spin2 d = spin2(grid, ky, kx);
         const Complex f = convergence(map, ky, kx);
         const float a1 = scale * d.d1, a2 = scale * d.d2;
         shear(2 * map, ky, kx) = Complex(a1 * f.real(), a1 * f.imag());

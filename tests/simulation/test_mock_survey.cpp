@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "umbriel/data/fits.hpp"
+#include "umbriel/maps/spin2.hpp"
 #include "umbriel/simulation/convergence_power.hpp"
 #include "umbriel/simulation/mock_survey.hpp"
 #include "umbriel/simulation/shear.hpp"
@@ -90,7 +91,7 @@ TEST(Shear, OfNyquistWavesIsThatOfAHermitianSpectrum) {
     for (int ky = 0; ky < any.height; ++ky) {
       for (const int kx : {0, any.width / 2}) {
         if (kx != 0 && 2 * kx != any.width) continue;
-        EXPECT_EQ(spin_two_factors(any, ky, kx).d2, spin_two_factors(any, (any.height - ky) % any.height, kx).d2);
+        EXPECT_EQ(spin2(any, ky, kx).d2, spin2(any, (any.height - ky) % any.height, kx).d2);
       }
     }
   }
