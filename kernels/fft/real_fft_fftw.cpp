@@ -11,10 +11,10 @@
 // in-place columns), and half again with FFTW_UNALIGNED; this arrangement reaches the speed of measured plans. On an
 // AMD EPYC with AVX-512, FFTW 3.3.10, forward and inverse in milliseconds:
 //                                              64      128     256     320     360     512
-//   FFTW real 2-D, estimated, unaligned       0.018   0.069   0.374   0.602   0.951   1.592
-//   FFTW real 2-D, estimated, aligned         0.011   0.051   0.166   0.278   0.575   0.723
-//   FFTW real 2-D, measured, aligned          0.008   0.033   0.132   0.211   0.351   0.603
-//   this file                                 0.004   0.021   0.102   0.190   0.365   0.536
+//   FFTW real 2-D, estimated, unaligned       0.018   0.069   0.372   0.605   0.956   1.558
+//   FFTW real 2-D, estimated, aligned         0.011   0.052   0.153   0.275   0.582   0.686
+//   FFTW real 2-D, measured, aligned          0.009   0.032   0.136   0.211   0.347   0.589
+//   this file                                 0.005   0.020   0.092   0.189   0.368   0.509
 #include <fftw3.h>
 
 #include <algorithm>
