@@ -303,7 +303,7 @@ Hdf5Writer::Hdf5Writer(const std::string& path, const Communicator& comm) : file
     if (comm.size() > 1) {
       File::check(H5Pset_fapl_mpio(access, *static_cast<MPI_Comm*>(comm.native()), MPI_INFO_NULL) >= 0);
     }
-    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V110);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);  // older indexes of chunks have no checksums
     Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
     H5Pset_obj_track_times(creation, 0);
     file_->id = H5Fcreate(file_->temporary.c_str(), H5F_ACC_TRUNC, creation, access);

@@ -82,5 +82,19 @@ TEST_F(ProgressText, DoesNotHoldUpAFailure) {
   }
 }
 
+// The others wait inside their work for rank 0, which has failed and must not wait for them.
+TEST_F(ProgressText, DoesNotHoldUpAFailedRoot) {
+  said([&] {
+    try {
+      Progress progress(comm, "failing", 1, "maps");
+      if (comm.is_root()) throw std::runtime_error("lost");
+      comm.barrier();
+    } catch (const std::runtime_error&) {
+      comm.barrier();
+    }
+  });
+  EXPECT_EQ(comm.sum(std::int64_t{1}), comm.size());
+}
+
 }  // namespace
 }  // namespace umbriel

@@ -138,6 +138,16 @@ TEST(Normal, HasItsGoldenBits) {
   }
 }
 
+// All bits of many, as one number (FNV-1a).
+TEST(Normal, HasItsGoldenSum) {
+  std::uint64_t sum = 0xcbf29ce484222325;
+  for (std::size_t i = 0; i < (std::size_t{1} << 18); ++i) {
+    for (std::uint32_t bits = std::bit_cast<std::uint32_t>(many_normals()[i]), byte = 0; byte < 4; ++byte, bits >>= 8)
+      sum = (sum ^ (bits & 0xff)) * 0x100000001b3;
+  }
+  EXPECT_EQ(sum, 4204862573505258328U);
+}
+
 TEST(FillNormals, GivesEveryElementOfItsStreamForOddSizes) {
   for (const auto& [height, width] : {std::pair{1, 1}, {1, 3}, {7, 13}, {5, 3}, {64, 64}, {1, 65}, {11, 23}}) {
     const std::vector<DrawKey> keys = {
