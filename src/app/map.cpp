@@ -16,6 +16,7 @@ ExitCode run_map(const CommandLine& line) {
   comm.together([&] {
     output = read_output(line.config);
     problem = std::make_unique<Problem>(read_problem(line.config));
+    know_all_keys(line.config);
     line.config.reject_unknown_keys();
   });
   const Survey& survey = problem->survey;

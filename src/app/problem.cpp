@@ -8,6 +8,7 @@
 
 #include "umbriel/inference/spectra.hpp"
 #include "umbriel/maps/smoothing.hpp"
+#include "umbriel/mpi/sha256.hpp"
 #include "umbriel/simulation/simulate.hpp"
 
 namespace umbriel {
@@ -30,6 +31,12 @@ Problem read_problem(const Config& config) {
     survey = simulate_survey(config, own_spectrum ? power_spectrum_from(config, "survey.simulate") : spectrum);
   } else {
     survey = read_survey(config);
+  }
+  for (const char* key : {"prior.power_spectrum", "prior.source_distribution", "survey.simulate.power_spectrum",
+                          "survey.simulate.source_distribution"}) {
+    if (!config.has(key)) continue;
+    const std::string path = config.path(key);
+    survey.inputs.push_back({path, sha256_of_file(path)});
   }
   const HostView2<float> power = pixel_power(spectrum, survey.grid, survey.pixel_arcmin);
   return {std::move(survey), spectrum, power, model, smoothing};
@@ -73,6 +80,19 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed) {
     options.mass_precision = number("mass_precision", options.mass_precision, 0, 10);
   }
   return options;
+}
+
+void know_all_keys(const Config& config) {
+  for (const char* key :
+       {"run.seed", "run.checkpoint_minutes", "run.max_walltime_minutes", "run.keep_samples", "run.export_fits",
+        "sampler.method", "sampler.mode", "sampler.chains", "sampler.batch", "sampler.chains_a_superchain",
+        "sampler.tail", "sampler.temperatures", "sampler.settling", "sampler.sigma_start", "sampler.sigma_end",
+        "sampler.step", "sampler.min_steps", "sampler.max_steps", "sampler.mass_precision", "sampler.steps",
+        "sampler.leapfrogs", "sampler.min_steps_a_temperature", "sampler.cooling", "sampler.ode_end",
+        "reference.draws", "reference.smoothing_arcmin", "summary.peak_smoothing_arcmin", "summary.peak_radius_arcmin",
+        "summary.peak_threshold", "validate.exact", "validate.exact_draws", "validate.mocks", "validate.draws",
+        "validate.rank_bins"})
+    config.has(key);
 }
 
 std::string read_output(const Config& config) {

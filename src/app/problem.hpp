@@ -28,6 +28,9 @@ Problem read_problem(const Config& config);
 /// Reads sampler.*; `seed` is run.seed.
 HmcOptions read_sampler(const Config& config, std::uint64_t seed);
 
+/// Makes the keys of every command known, so that one file serves them all; misspelt ones stay errors.
+void know_all_keys(const Config& config);
+
 /// run.output with its folder checked; run.seed.
 std::string read_output(const Config& config);
 std::uint64_t read_seed(const Config& config);

@@ -48,6 +48,10 @@ std::vector<std::string> lines_of(const std::string& text) {
   return lines;
 }
 
+/// Beginnings of keys that do not decide what a chain is.
+constexpr const char* not_identity[] = {"run.",      "summary.",       "reference.",
+                                        "validate.", "sampler.batch ", "sampler.chains "};
+
 Settings read_settings(const Config& config) {
   Settings s;
   s.output = read_output(config);
@@ -63,10 +67,13 @@ Settings read_settings(const Config& config) {
   s.problem = std::make_unique<Problem>(read_problem(config));
   const double bytes = static_cast<double>(s.chains) * static_cast<double>(s.problem->survey.grid.pixels()) * sizeof(float);
   s.keep_samples = config.flag("run.keep_samples", bytes <= 2.0 * (1U << 30));
+  know_all_keys(config);
   config.reject_unknown_keys();
   for (const std::string& line : lines_of(config.resolved())) {
-    if (line.rfind("run.", 0) != 0 && line.rfind("summary.", 0) != 0 && line.rfind("sampler.batch ", 0) != 0)
-      s.identity += line + "\n";
+    // More chains extend a run; the rest of these keys decide how it runs and what is made of it.
+    const bool irrelevant = std::any_of(std::begin(not_identity), std::end(not_identity),
+                                        [&](const char* start) { return line.rfind(start, 0) == 0; });
+    if (!irrelevant) s.identity += line + "\n";
   }
   s.identity += "seed = " + std::to_string(s.sampler.seed) + "\n";
   for (const InputFile& input : s.problem->survey.inputs) s.identity += "input " + input.sha256 + "\n";
@@ -245,7 +252,7 @@ ExitCode run_sample(const CommandLine& line) {
   std::vector<ChainResult> chains;
   const Stopwatch sampling;
   if (!sample_chains(comm, space, s, posterior, watch, chains)) {
-    log::info("stopped before the end; to go on, run the same command again: umbriel sample " + line.config_path);
+    log::info("stopped before the end; to go on, run the same command again (umbriel sample " + line.config_path + " ...)");
     return ExitCode::stopped;
   }
   const double sampling_took = sampling.seconds();
@@ -298,7 +305,7 @@ ExitCode run_sample(const CommandLine& line) {
   result.write_map_axes(grid, survey.pixel_arcmin);
   result.write_index_axis("chain", n_chains, "index of the chain");
   result.write_index_axis("step", trace, "recorded trajectory, every " + std::to_string(s.sampler.trace_every()));
-  result.write_index_axis("tail", tail, "state at the final temperature");
+  result.write_index_axis("tail_state", tail, "state at the final temperature");
   result.write_index_axis("quantity", monitored_quantities, "monitored scalar");
   hdf5.write_axis("band", bins.centres, "1", "mean multipole of the band");
   if (s.keep_samples) {
@@ -347,7 +354,7 @@ ExitCode run_sample(const CommandLine& line) {
                             collect<float>(chains, [](const ChainResult& c, auto& v) {
                               v.insert(v.end(), c.trace_sigma.begin(), c.trace_sigma.end());
                             }).data());
-  hdf5.write_sharded<double>({"/sample_stats/tail", {"chain", "tail", "quantity"}, "1", "monitored scalars along the tail"},
+  hdf5.write_sharded<double>({"/sample_stats/tail", {"chain", "tail_state", "quantity"}, "1", "monitored scalars along the tail"},
                              {n_chains, tail, monitored_quantities}, first, count,
                              collect<double>(chains, [](const ChainResult& c, auto& v) {
                                v.insert(v.end(), c.tail.begin(), c.tail.end());
@@ -439,7 +446,7 @@ ExitCode run_sample(const CommandLine& line) {
       write("std", summary.standard_deviation.data(), "posterior standard deviation of the convergence");
       write("peak_probability", peaks.data(), "probability of a convergence peak");
       write("wiener_mean", wiener[0].data(), "Wiener mean of the convergence");
-      write("kaiser_squires", kaiser_smooth.data(), "smoothed Kaiser-Squires convergence");
+      write("kaiser_squires_smoothed", kaiser_smooth.data(), "smoothed Kaiser-Squires convergence");
     });
   }
 

@@ -41,8 +41,8 @@ Settings read_settings(const Config& config) {
   s.mocks = config.integer("validate.mocks", 0, 0, 1 << 24);
   s.draws = static_cast<int>(config.integer("validate.draws", 63, 1, 65535));
   s.rank_bins = static_cast<int>(config.integer("validate.rank_bins", 16, 2, 65536));
-  config.has("sampler.chains");
   s.problem = std::make_unique<Problem>(read_problem(config));
+  know_all_keys(config);
   config.reject_unknown_keys();
   require((s.draws + 1) % s.rank_bins == 0, ExitCode::usage, "validate.rank_bins must divide validate.draws + 1",
           config.where("validate.rank_bins"), "for instance 63 draws and 16 bins");

@@ -23,7 +23,7 @@ TEST(RankUniformity, TellsUniformFromOverconfident) {
   for (int i = 0; i < 6400; ++i) {
     const double u = uniform({1, Purpose::test, 0, 0}, static_cast<std::uint64_t>(i));
     uniform_ranks.push_back(static_cast<std::int64_t>(64 * u));
-    edges.push_back(u < 0.03 ? 0 : u > 0.97 ? 63 : static_cast<std::int64_t>(64 * u));
+    edges.push_back(u < 0.1 ? 0 : u > 0.9 ? 63 : static_cast<std::int64_t>(64 * u));
   }
   EXPECT_GT(rank_uniformity(uniform_ranks, 63, 16), 0.001);
   EXPECT_LT(rank_uniformity(edges, 63, 16), 1e-3);
