@@ -92,7 +92,8 @@ std::vector<std::byte> Communicator::gather(const std::vector<std::byte>& block,
     } else {
       for (std::int64_t done = 0; done < sizes[rank]; done += piece) {
         const int count = static_cast<int>(std::min(piece, sizes[rank] - done));
-        UMBRIEL_CHECK_MPI(MPI_Recv(all.data() + offset + done, count, MPI_BYTE, rank, tag, mpi(*this), MPI_STATUS_IGNORE));
+        UMBRIEL_CHECK_MPI(
+            MPI_Recv(all.data() + offset + done, count, MPI_BYTE, rank, tag, mpi(*this), MPI_STATUS_IGNORE));
       }
     }
     offset += sizes[rank];
@@ -114,13 +115,15 @@ std::vector<std::vector<float>> Communicator::exchange(const std::vector<std::ve
     received[r].resize(static_cast<std::size_t>(in[r]));
     for (std::int64_t done = 0; done < in[r]; done += piece) {
       const int count = static_cast<int>(std::min(piece, in[r] - done));
-      UMBRIEL_CHECK_MPI(MPI_Irecv(received[r].data() + done, count, MPI_FLOAT, r, tag, mpi(*this), &requests.emplace_back()));
+      UMBRIEL_CHECK_MPI(
+          MPI_Irecv(received[r].data() + done, count, MPI_FLOAT, r, tag, mpi(*this), &requests.emplace_back()));
     }
   }
   for (int r = 0; r < size_; ++r) {
     for (std::int64_t done = 0; done < out[r]; done += piece) {
       const int count = static_cast<int>(std::min(piece, out[r] - done));
-      UMBRIEL_CHECK_MPI(MPI_Isend(send[r].data() + done, count, MPI_FLOAT, r, tag, mpi(*this), &requests.emplace_back()));
+      UMBRIEL_CHECK_MPI(
+          MPI_Isend(send[r].data() + done, count, MPI_FLOAT, r, tag, mpi(*this), &requests.emplace_back()));
     }
   }
   UMBRIEL_CHECK_MPI(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE));

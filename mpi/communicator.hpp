@@ -4,8 +4,8 @@
 /// every failure is an Error(communication) naming the call.
 #pragma once
 
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -34,9 +34,18 @@ class Communicator {
   void min(std::int64_t* values, std::size_t n) const;
   void max(double* values, std::size_t n) const;
   void min(double* values, std::size_t n) const;
-  std::int64_t sum(std::int64_t value) const { sum(&value, 1); return value; }
-  std::int64_t max(std::int64_t value) const { max(&value, 1); return value; }
-  std::int64_t min(std::int64_t value) const { min(&value, 1); return value; }
+  std::int64_t sum(std::int64_t value) const {
+    sum(&value, 1);
+    return value;
+  }
+  std::int64_t max(std::int64_t value) const {
+    max(&value, 1);
+    return value;
+  }
+  std::int64_t min(std::int64_t value) const {
+    min(&value, 1);
+    return value;
+  }
   /// @}
 
   void broadcast(void* bytes, std::size_t n, int root = 0) const;

@@ -83,11 +83,26 @@ namespace {
 
 template <class T>
 hid_t memory_type();
-template <> hid_t memory_type<float>() { return H5T_NATIVE_FLOAT; }
-template <> hid_t memory_type<double>() { return H5T_NATIVE_DOUBLE; }
-template <> hid_t memory_type<std::int32_t>() { return H5T_NATIVE_INT32; }
-template <> hid_t memory_type<std::int64_t>() { return H5T_NATIVE_INT64; }
-template <> hid_t memory_type<std::uint8_t>() { return H5T_NATIVE_UINT8; }
+template <>
+hid_t memory_type<float>() {
+  return H5T_NATIVE_FLOAT;
+}
+template <>
+hid_t memory_type<double>() {
+  return H5T_NATIVE_DOUBLE;
+}
+template <>
+hid_t memory_type<std::int32_t>() {
+  return H5T_NATIVE_INT32;
+}
+template <>
+hid_t memory_type<std::int64_t>() {
+  return H5T_NATIVE_INT64;
+}
+template <>
+hid_t memory_type<std::uint8_t>() {
+  return H5T_NATIVE_UINT8;
+}
 
 std::uint64_t product(const std::vector<std::uint64_t>& shape, std::size_t from = 0) {
   if (from >= shape.size()) return 1;
@@ -105,8 +120,7 @@ void reserve_space(const std::string& path, std::uint64_t bytes) {
 #ifdef __linux__
   const int descriptor = ::open(path.c_str(), O_WRONLY);
   if (descriptor < 0) throw std::runtime_error(std::string("open: ") + std::strerror(errno));
-  const int reason =
-      ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  const int reason = ::fallocate(descriptor, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
   ::close(descriptor);
   if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) throw std::runtime_error(std::strerror(reason));
 #else
@@ -209,7 +223,8 @@ struct Hdf5Writer::File {
   }
 
   /// Room that a dataset takes with its header, and with the index and checksums of its chunks.
-  static std::uint64_t room(const std::vector<std::uint64_t>& shape, std::uint64_t element_bytes, bool one_item_chunks) {
+  static std::uint64_t room(const std::vector<std::uint64_t>& shape, std::uint64_t element_bytes,
+                            bool one_item_chunks) {
     const std::uint64_t bytes = product(shape) * element_bytes;
     const std::uint64_t chunks = (one_item_chunks ? shape[0] : 0) + 2 * bytes / largest_chunk;
     return bytes + 256 * chunks + (std::uint64_t{1} << 15);
@@ -352,7 +367,8 @@ void Hdf5Writer::write_sharded(const DatasetInfo& info, const std::vector<std::u
               file_->comm.sum(static_cast<std::int64_t>(count)) == static_cast<std::int64_t>(items),
           ExitCode::usage, "the shards of a dataset do not make up the whole", file_->path + ", " + info.path);
   const std::uint64_t item = product(shape, 1);
-  const std::uint64_t at_once = std::max<std::uint64_t>(1, largest_write / std::max<std::uint64_t>(1, item * sizeof(T)));
+  const std::uint64_t at_once =
+      std::max<std::uint64_t>(1, largest_write / std::max<std::uint64_t>(1, item * sizeof(T)));
   file_->reserve(File::room(shape, sizeof(T), true), info.path);
   const std::int64_t rounds = file_->comm.max(static_cast<std::int64_t>((count + at_once - 1) / at_once));
   file_->step(info.path, [&] {
@@ -409,7 +425,9 @@ void Hdf5Writer::commit() {
   });
   file_->step("sync, verify and rename", [&] {
     if (!file_->comm.is_root()) return;
-    const auto fail = [](const char* call) { throw std::runtime_error(std::string(call) + ": " + std::strerror(errno)); };
+    const auto fail = [](const char* call) {
+      throw std::runtime_error(std::string(call) + ": " + std::strerror(errno));
+    };
     const int descriptor = ::open(file_->temporary.c_str(), O_RDWR);
     if (descriptor < 0) fail("open");
     // Cutting at its end gives back the room that was reserved but not needed.
@@ -477,8 +495,8 @@ struct Hdf5Reader::File {
     for (int filter = 0; filter < H5Pget_nfilters(creation); ++filter) {
       unsigned flags = 0;
       std::size_t values = 0;
-      const H5Z_filter_t kind = H5Pget_filter2(creation, static_cast<unsigned>(filter), &flags, &values, nullptr, 0,
-                                               nullptr, nullptr);
+      const H5Z_filter_t kind =
+          H5Pget_filter2(creation, static_cast<unsigned>(filter), &flags, &values, nullptr, 0, nullptr, nullptr);
       if (kind != H5Z_FILTER_FLETCHER32 && kind != H5Z_FILTER_SHUFFLE) gain = 1100;
     }
     if (elements * static_cast<double>(H5Tget_size(type)) > gain * static_cast<double>(file_bytes))
@@ -560,7 +578,8 @@ std::vector<T> Hdf5Reader::read(const std::string& dataset, std::uint64_t first,
   Handle handle = file_->open(dataset);
   const std::vector<std::uint64_t> shape = file_->shape(handle);
   file_->checked_size(handle, dataset);
-  if (shape.empty() || first > shape[0] || count > shape[0] - first) file_->fail("items are asked for that it does not hold", dataset);
+  if (shape.empty() || first > shape[0] || count > shape[0] - first)
+    file_->fail("items are asked for that it does not hold", dataset);
   std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
   offset[0] = first;
   extent[0] = count;

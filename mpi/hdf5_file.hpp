@@ -2,9 +2,9 @@
 ///
 /// A file is written under a temporary name and appears under its own only when `commit` has flushed, synced, closed,
 /// re-read (every chunk's Fletcher-32 checksum) and renamed it. After every step the ranks agree on the outcome: a
-/// failure on one rank is the same Error(file_system) on all, and no further collective call is made on that file. Where
-/// the failure has caught the other ranks inside a collective call of HDF5's own, which they never leave, the rank that
-/// failed says why and ends the job after some seconds, with the exit code of a file system error.
+/// failure on one rank is the same Error(file_system) on all, and no further collective call is made on that file.
+/// Where the failure has caught the other ranks inside a collective call of HDF5's own, which they never leave, the
+/// rank that failed says why and ends the job after some seconds, with the exit code of a file system error.
 ///
 /// Datasets are chunked with checksums; every axis is a dimension scale, every dataset has `units` and `long_name`, so
 /// that h5py and xarray open them without help.

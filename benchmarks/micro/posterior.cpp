@@ -1,12 +1,14 @@
 // Evaluations of the posterior of a COSMOS-like mock survey, each beside the transforms it cannot do without.
 //
-// Counts for N = side^2 pixels and one chain, in bytes read and written once each (spectra and maps are 4 bytes a pixel):
+// Counts for N = side^2 pixels and one chain, in bytes read and written once each (spectra and maps are 4 bytes a
+// pixel):
 //   multiply by D        state 4, two spectra 8                                           12 N,   4 FLOP a pixel
 //   weigh the residual   two maps both ways 16, data 8, variance 8                        32 N,  11 FLOP, 2 divisions
-//   adjoint and prior    two spectra 8, state 4, power 2, score 4                         18 N,  12 FLOP, 1 division a mode
+//   adjoint and prior    two spectra 8, state 4, power 2, score 4                         18 N,  12 FLOP, 1 division a
+//   mode
 // Transforms, two inverse and two forward: 32 N bytes and 10 N log2 N FLOP. At 360 x 360 that is 8 MB and 2.4 MFLOP of
-// passes beside 4 MB and 22 MFLOP of transforms: at the 100 GB/s of a core's level-2 cache (memory_triad) the passes have
-// a floor of 0.08 ms, at the 30 GB/s of memory one of 0.27 ms, beside transforms of 0.7 ms; measured 0.15 ms.
+// passes beside 4 MB and 22 MFLOP of transforms: at the 100 GB/s of a core's level-2 cache (memory_triad) the passes
+// have a floor of 0.08 ms, at the 30 GB/s of memory one of 0.27 ms, beside transforms of 0.7 ms; measured 0.15 ms.
 #include <algorithm>
 #include <chrono>
 
@@ -113,8 +115,8 @@ void gradient(benchmark::State& state) {
   const auto transforms = f.transforms();
   std::vector<double> evaluations, ffts;
   for (auto _ : state) {
-    evaluations.push_back(seconds_of(
-        f.space, [&] { f.posterior.evaluate(f.space, f.n, f.state, f.sigma, f.score, f.log_density); }));
+    evaluations.push_back(
+        seconds_of(f.space, [&] { f.posterior.evaluate(f.space, f.n, f.state, f.sigma, f.score, f.log_density); }));
     ffts.push_back(seconds_of(f.space, [&] { transforms(f.space, f.n); }));
     state.SetIterationTime(evaluations.back());
   }
@@ -149,8 +151,9 @@ void integrator_step(benchmark::State& state) {
   double evaluations = 0;
   for (auto _ : state) {
     sampler.add(chains);
-    sampler.run(f.space, [&](ChainResult&& chain) { evaluations += static_cast<double>(chain.score_evaluations); },
-                [](double) {}, [] { return false; });
+    sampler.run(
+        f.space, [&](ChainResult&& chain) { evaluations += static_cast<double>(chain.score_evaluations); },
+        [](double) {}, [] { return false; });
   }
   state.counters["seconds_a_score"] =
       benchmark::Counter(evaluations, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
@@ -169,8 +172,8 @@ void exact_draw(benchmark::State& state) {
     sample += static_cast<std::uint32_t>(f.n);
   }
   state.counters["cg_iterations"] = exact.iterations();
-  state.counters["seconds_a_draw"] = benchmark::Counter(static_cast<double>(f.n), benchmark::Counter::kIsIterationInvariantRate |
-                                                                                      benchmark::Counter::kInvert);
+  state.counters["seconds_a_draw"] = benchmark::Counter(
+      static_cast<double>(f.n), benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
 }  // namespace

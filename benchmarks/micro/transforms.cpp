@@ -23,8 +23,8 @@ void fft_pair(benchmark::State& state) {
   }
   const double pixels = static_cast<double>(n) * static_cast<double>(grid.pixels());
   count_bytes(state, 16 * pixels);
-  state.counters["flops"] = benchmark::Counter(
-      5 * pixels * std::log2(static_cast<double>(grid.pixels())), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["flops"] = benchmark::Counter(5 * pixels * std::log2(static_cast<double>(grid.pixels())),
+                                               benchmark::Counter::kIsIterationInvariantRate);
 }
 
 // Philox4x32-10 and Box-Muller, 4 bytes a pixel written: bound by arithmetic (some 60 FLOP and 25 integer operations a

@@ -222,8 +222,7 @@ void sum_each_map(const std::string& label, const Space& space, int maps, int he
   detail::require_room(workspace, out, maps, height, label);
   const std::int64_t rows = static_cast<std::int64_t>(maps) * height;
   if constexpr (runs_on_host) {
-    Kokkos::parallel_for(label, Range(space, 0, rows),
-                         detail::RowSum<F>{f, workspace.rows, height, width});
+    Kokkos::parallel_for(label, Range(space, 0, rows), detail::RowSum<F>{f, workspace.rows, height, width});
   } else {
     Kokkos::parallel_for(label, Range(space, 0, rows * sum_lanes),
                          detail::LaneSum<F>{f, workspace.rows, height, width});
@@ -232,10 +231,10 @@ void sum_each_map(const std::string& label, const Space& space, int maps, int he
 }
 
 /// @{ As for_each_element and sum_each_map, with f(map, y, begin, end) for the elements x = begin ... end - 1 of a row
-/// (and f(map, y, begin, end, terms), which sets terms[x - begin], float32): a whole row or a good part of it on a host,
-/// one element on a device. What does not change along a row is computed once, and a loop over x on plain pointers is
-/// vectorised, which the compiler does not manage through Views. (nvcc falls over functions that return the body of the
-/// loop.)
+/// (and f(map, y, begin, end, terms), which sets terms[x - begin], float32): a whole row or a good part of it on a
+/// host, one element on a device. What does not change along a row is computed once, and a loop over x on plain
+/// pointers is vectorised, which the compiler does not manage through Views. (nvcc falls over functions that return the
+/// body of the loop.)
 template <class F>
 void for_each_row(const std::string& label, const Space& space, int maps, int height, int width, const F& f) {
   if (maps <= 0) return;

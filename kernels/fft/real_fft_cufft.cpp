@@ -2,10 +2,10 @@
 //
 // cuFFT chooses its kernels from the grid and the number of transforms in a plan, so a map's bits could depend on how
 // many maps it travels with. Therefore every map passes through a plan of the same number, a tile: a batch is cut into
-// tiles, and what remains is copied into the head of a buffer of a whole tile. A plan for each batch size would save that
-// copy, and give up the promise that a chain's bits do not depend on its batch. A tile holds some two million pixels
-// whatever the grid: enough to fill an H200, little enough (8 MiB on either side, some 20 microseconds) that computing it
-// in full for a few maps costs about as much as the launches.
+// tiles, and what remains is copied into the head of a buffer of a whole tile. A plan for each batch size would save
+// that copy, and give up the promise that a chain's bits do not depend on its batch. A tile holds some two million
+// pixels whatever the grid: enough to fill an H200, little enough (8 MiB on either side, some 20 microseconds) that
+// computing it in full for a few maps costs about as much as the launches.
 #include <cuda_runtime.h>
 #include <cufft.h>
 
@@ -21,17 +21,28 @@ int tile_of(Grid grid) { return static_cast<int>(std::clamp(2097152 / grid.pixel
 
 const char* name_of(cufftResult code) {
   switch (code) {
-    case CUFFT_SUCCESS: return "CUFFT_SUCCESS";
-    case CUFFT_INVALID_PLAN: return "CUFFT_INVALID_PLAN";
-    case CUFFT_ALLOC_FAILED: return "CUFFT_ALLOC_FAILED";
-    case CUFFT_INVALID_TYPE: return "CUFFT_INVALID_TYPE";
-    case CUFFT_INVALID_VALUE: return "CUFFT_INVALID_VALUE";
-    case CUFFT_INTERNAL_ERROR: return "CUFFT_INTERNAL_ERROR";
-    case CUFFT_EXEC_FAILED: return "CUFFT_EXEC_FAILED";
-    case CUFFT_SETUP_FAILED: return "CUFFT_SETUP_FAILED";
-    case CUFFT_INVALID_SIZE: return "CUFFT_INVALID_SIZE";
-    case CUFFT_UNALIGNED_DATA: return "CUFFT_UNALIGNED_DATA";
-    default: return "see cufft.h";
+    case CUFFT_SUCCESS:
+      return "CUFFT_SUCCESS";
+    case CUFFT_INVALID_PLAN:
+      return "CUFFT_INVALID_PLAN";
+    case CUFFT_ALLOC_FAILED:
+      return "CUFFT_ALLOC_FAILED";
+    case CUFFT_INVALID_TYPE:
+      return "CUFFT_INVALID_TYPE";
+    case CUFFT_INVALID_VALUE:
+      return "CUFFT_INVALID_VALUE";
+    case CUFFT_INTERNAL_ERROR:
+      return "CUFFT_INTERNAL_ERROR";
+    case CUFFT_EXEC_FAILED:
+      return "CUFFT_EXEC_FAILED";
+    case CUFFT_SETUP_FAILED:
+      return "CUFFT_SETUP_FAILED";
+    case CUFFT_INVALID_SIZE:
+      return "CUFFT_INVALID_SIZE";
+    case CUFFT_UNALIGNED_DATA:
+      return "CUFFT_UNALIGNED_DATA";
+    default:
+      return "see cufft.h";
   }
 }
 
@@ -58,7 +69,8 @@ struct RealFft::Plans {
   SpectrumBatch spectra;  // [tile, H, W/2+1]
 
   explicit Plans(Grid g) : grid(g), tile(0) {
-    require(grid.height > 0 && grid.width > 0, ExitCode::usage, "a Fourier transform needs a grid of at least one pixel",
+    require(grid.height > 0 && grid.width > 0, ExitCode::usage,
+            "a Fourier transform needs a grid of at least one pixel",
             std::to_string(grid.height) + " x " + std::to_string(grid.width));
     tile = tile_of(grid);
     maps = MapBatch("umbriel::fft_maps", tile, grid.height, grid.width);
@@ -111,9 +123,8 @@ void RealFft::forward(const Space& space, const MapBatch& maps, const SpectrumBa
   detail::require_fft_shapes(plans.grid, maps, spectra, n);
   UMBRIEL_CHECK_CUFFT(cufftSetStream(plans.forward, space.cuda_stream()));
   each_tile(space, n, plans.tile, maps.data(), plans.grid.pixels(), plans.maps.data(), spectra.data(),
-            plans.grid.modes(), plans.spectra.data(), [&](float* from, Complex* to) {
-              UMBRIEL_CHECK_CUFFT(cufftExecR2C(plans.forward, from, cufft(to)));
-            });
+            plans.grid.modes(), plans.spectra.data(),
+            [&](float* from, Complex* to) { UMBRIEL_CHECK_CUFFT(cufftExecR2C(plans.forward, from, cufft(to))); });
 }
 
 void RealFft::inverse(const Space& space, const SpectrumBatch& spectra, const MapBatch& maps, int n) const {
@@ -122,9 +133,8 @@ void RealFft::inverse(const Space& space, const SpectrumBatch& spectra, const Ma
   detail::require_fft_shapes(plans.grid, maps, spectra, n);
   UMBRIEL_CHECK_CUFFT(cufftSetStream(plans.inverse, space.cuda_stream()));
   each_tile(space, n, plans.tile, spectra.data(), plans.grid.modes(), plans.spectra.data(), maps.data(),
-            plans.grid.pixels(), plans.maps.data(), [&](Complex* from, float* to) {
-              UMBRIEL_CHECK_CUFFT(cufftExecC2R(plans.inverse, cufft(from), to));
-            });
+            plans.grid.pixels(), plans.maps.data(),
+            [&](Complex* from, float* to) { UMBRIEL_CHECK_CUFFT(cufftExecC2R(plans.inverse, cufft(from), to)); });
 }
 
 }  // namespace umbriel

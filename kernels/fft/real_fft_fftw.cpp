@@ -71,13 +71,13 @@ struct RealFft::Plans {
   bool aligned;  // maps of a batch follow each other without padding: whether each is aligned is a matter of the grid
   fftwf_plan forward_rows = nullptr, forward_columns = nullptr;  // odd width: the whole transform is `_rows`
   fftwf_plan inverse_rows = nullptr, inverse_columns = nullptr;
-  View2<Complex> scratch;  // [thread, (W/2 + 1) line]
+  View2<Complex> scratch;           // [thread, (W/2 + 1) line]
   std::vector<float> cosine, sine;  // of 2 pi k / W
 
   explicit Plans(Grid g) : grid(g), even(g.width % 2 == 0), half(g.width / 2) {
     const std::string size = std::to_string(grid.height) + " x " + std::to_string(grid.width);
-    require(grid.height > 0 && grid.width > 0, ExitCode::usage, "a Fourier transform needs a grid of at least one pixel",
-            size);
+    require(grid.height > 0 && grid.width > 0, ExitCode::usage,
+            "a Fourier transform needs a grid of at least one pixel", size);
     // An odd number of cache lines, so that a column of the transposed array does not fall into few sets of the cache.
     line = ((grid.height + 7) / 8 | 1) * 8;
     scratch = View2<Complex>("umbriel::fft_scratch", std::max(1, Space().concurrency()), (half + 1) * line);
@@ -101,8 +101,8 @@ struct RealFft::Plans {
       inverse_rows = fftwf_plan_many_dft(1, &half, height, lines, nullptr, line, 1, pixels, nullptr, 1, half,
                                          FFTW_BACKWARD, flags);
     } else {
-      forward_rows = fftwf_plan_dft_r2c_2d(height, grid.width, map.data(), fftw(spectrum.data()),
-                                           flags | FFTW_PRESERVE_INPUT);
+      forward_rows =
+          fftwf_plan_dft_r2c_2d(height, grid.width, map.data(), fftw(spectrum.data()), flags | FFTW_PRESERVE_INPUT);
       inverse_rows = fftwf_plan_dft_c2r_2d(height, grid.width, fftw(spectrum.data()), map.data(), flags);
     }
     require(forward_rows != nullptr && inverse_rows != nullptr && (!even || (forward_columns && inverse_columns)),
@@ -150,8 +150,8 @@ struct RealFft::Plans {
   /// The plans were made for addresses that are multiples of 16 bytes, as Kokkos gives them out.
   void require_aligned(const float* maps, const Complex* spectra) const {
     const auto multiple = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
-    require(!aligned || (multiple(maps) && multiple(spectra)),
-            ExitCode::usage, "a Fourier transform got maps that do not begin on a multiple of 16 bytes");
+    require(!aligned || (multiple(maps) && multiple(spectra)), ExitCode::usage,
+            "a Fourier transform got maps that do not begin on a multiple of 16 bytes");
   }
 };
 

@@ -117,9 +117,9 @@ void band_cross_power(const Space& space, const RadialBins& bins, const Spectrum
           ExitCode::usage, "spectra or output do not have the shape of the bands", "band_cross_power");
   HostView1<double> modes("modes", bins.modes.size());
   std::copy(bins.modes.begin(), bins.modes.end(), modes.data());
-  Kokkos::parallel_for("umbriel::band_power", Range(space, 0, static_cast<std::int64_t>(n) * bins.bands()),
-                       BandPower{f, g, bins.members, bins.first_member, out, on_device(modes), bins.grid,
-                                 bins.bands()});
+  Kokkos::parallel_for(
+      "umbriel::band_power", Range(space, 0, static_cast<std::int64_t>(n) * bins.bands()),
+      BandPower{f, g, bins.members, bins.first_member, out, on_device(modes), bins.grid, bins.bands()});
 }
 
 void band_power(const Space& space, const RadialBins& bins, const SpectrumBatch& spectra, int n,

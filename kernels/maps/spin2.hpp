@@ -1,7 +1,7 @@
 /// The spin-2 operator between convergence and shear (Kaiser & Squires 1993).
 ///
-/// In Fourier space gamma1 + i gamma2 = D kappa with D = (k1^2 - k2^2 + 2 i k1 k2) / k^2, k1 along x (the fast axis), k2
-/// along y. |D| = 1 but for k = 0, where shear says nothing and D = 0.
+/// In Fourier space gamma1 + i gamma2 = D kappa with D = (k1^2 - k2^2 + 2 i k1 k2) / k^2, k1 along x (the fast axis),
+/// k2 along y. |D| = 1 but for k = 0, where shear says nothing and D = 0.
 #pragma once
 
 #include "umbriel/core/kokkos.hpp"

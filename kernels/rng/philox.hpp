@@ -95,8 +95,8 @@ KOKKOS_INLINE_FUNCTION float log_positive(float x) {
 /// cos and sin of 2 pi u for u in [0, 1), absolute error below 2e-7. u is reduced to an eighth of a turn exactly.
 KOKKOS_INLINE_FUNCTION void cos_sin_turn(float u, float& cosine, float& sine) {
   const float quarter = 4.0f * u;
-  const int q = static_cast<int>(quarter + 0.5f);        // nearest quarter turn, 0 ... 4
-  const float r = quarter - static_cast<float>(q);       // exact, in [-1/2, 1/2]
+  const int q = static_cast<int>(quarter + 0.5f);   // nearest quarter turn, 0 ... 4
+  const float r = quarter - static_cast<float>(q);  // exact, in [-1/2, 1/2]
   const float a = r * 1.57079633f;
   const float a2 = a * a;
   float s = math::fma(a2, 2.7557319e-6f, -1.9841270e-4f);

@@ -26,7 +26,8 @@ std::vector<ChainResult> run_chains(const Space& space, const ConvergencePosteri
   AnnealedHmc sampler(posterior, posterior.fft(), start, options);
   sampler.add(chains);
   std::vector<ChainResult> results;
-  sampler.run(space, [&](ChainResult&& chain) { results.push_back(std::move(chain)); }, advanced, [] { return false; });
+  sampler.run(
+      space, [&](ChainResult&& chain) { results.push_back(std::move(chain)); }, advanced, [] { return false; });
   std::sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.chain < b.chain; });
   return results;
 }

@@ -52,7 +52,8 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
   Hdf5Writer& hdf5 = file.hdf5();
   hdf5.write_sharded<float>({"/sample", {}, "1", "final states"}, {total, sample_size}, first, here, samples.data());
   hdf5.write_sharded<float>({"/sigma", {}, "1", "temperatures"}, {total, trace}, first, here, sigma.data());
-  hdf5.write_sharded<double>({"/log_density", {}, "1", "log-densities"}, {total, trace}, first, here, log_density.data());
+  hdf5.write_sharded<double>({"/log_density", {}, "1", "log-densities"}, {total, trace}, first, here,
+                             log_density.data());
   hdf5.write_sharded<double>({"/tail", {}, "1", "monitored scalars"},
                              {total, static_cast<std::uint64_t>(options.tail) * monitored_quantities}, first, here,
                              tail.data());
@@ -70,8 +71,9 @@ std::vector<ChainResult> read_checkpoint(const std::string& path, const std::str
   if (!std::filesystem::exists(path)) return chains;
   const Hdf5Reader file(path);
   const std::string then = file.attribute("/", "identity");
-  require(then == identity, ExitCode::usage, "the checkpoint was made with another configuration: " + difference(identity, then),
-          path, "run with the old configuration, or remove the checkpoint to start anew");
+  require(then == identity, ExitCode::usage,
+          "the checkpoint was made with another configuration: " + difference(identity, then), path,
+          "run with the old configuration, or remove the checkpoint to start anew");
   const std::vector<double> table = file.read<double>("/table");
   const auto trace = static_cast<std::size_t>(options.trace_length());
   const auto tail = static_cast<std::size_t>(options.tail) * monitored_quantities;

@@ -48,11 +48,12 @@ ExitCode run_map(const CommandLine& line) {
     const char* words;
     const HostMap* map;
   };
-  const std::vector<Product> products = {{"kaiser_squires", "Kaiser-Squires convergence", &kaiser[0]},
-                                         {"kaiser_squires_smoothed", "smoothed Kaiser-Squires convergence", &kaiser_smooth},
-                                         {"kaiser_squires_b", "Kaiser-Squires B mode", &kaiser[1]},
-                                         {"wiener_mean", "Wiener mean of the convergence", &wiener[0]},
-                                         {"map", "maximum-posterior convergence", &best[0]}};
+  const std::vector<Product> products = {
+      {"kaiser_squires", "Kaiser-Squires convergence", &kaiser[0]},
+      {"kaiser_squires_smoothed", "smoothed Kaiser-Squires convergence", &kaiser_smooth},
+      {"kaiser_squires_b", "Kaiser-Squires B mode", &kaiser[1]},
+      {"wiener_mean", "Wiener mean of the convergence", &wiener[0]},
+      {"map", "maximum-posterior convergence", &best[0]}};
   ResultFile result(output, comm, "map");
   result.write_map_axes(grid, survey.pixel_arcmin);
   for (const Product& product : products)

@@ -83,15 +83,40 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed) {
 }
 
 void know_all_keys(const Config& config) {
-  for (const char* key :
-       {"run.seed", "run.checkpoint_minutes", "run.max_walltime_minutes", "run.keep_samples", "run.export_fits",
-        "sampler.method", "sampler.mode", "sampler.chains", "sampler.batch", "sampler.chains_a_superchain",
-        "sampler.tail", "sampler.temperatures", "sampler.settling", "sampler.sigma_start", "sampler.sigma_end",
-        "sampler.step", "sampler.min_steps", "sampler.max_steps", "sampler.mass_precision", "sampler.steps",
-        "sampler.leapfrogs", "sampler.min_steps_a_temperature", "sampler.cooling", "sampler.ode_end",
-        "reference.draws", "reference.smoothing_arcmin", "summary.peak_smoothing_arcmin", "summary.peak_radius_arcmin",
-        "summary.peak_threshold", "validate.exact", "validate.exact_draws", "validate.mocks", "validate.draws",
-        "validate.rank_bins"})
+  for (const char* key : {"run.seed",
+                          "run.checkpoint_minutes",
+                          "run.max_walltime_minutes",
+                          "run.keep_samples",
+                          "run.export_fits",
+                          "sampler.method",
+                          "sampler.mode",
+                          "sampler.chains",
+                          "sampler.batch",
+                          "sampler.chains_a_superchain",
+                          "sampler.tail",
+                          "sampler.temperatures",
+                          "sampler.settling",
+                          "sampler.sigma_start",
+                          "sampler.sigma_end",
+                          "sampler.step",
+                          "sampler.min_steps",
+                          "sampler.max_steps",
+                          "sampler.mass_precision",
+                          "sampler.steps",
+                          "sampler.leapfrogs",
+                          "sampler.min_steps_a_temperature",
+                          "sampler.cooling",
+                          "sampler.ode_end",
+                          "reference.draws",
+                          "reference.smoothing_arcmin",
+                          "summary.peak_smoothing_arcmin",
+                          "summary.peak_radius_arcmin",
+                          "summary.peak_threshold",
+                          "validate.exact",
+                          "validate.exact_draws",
+                          "validate.mocks",
+                          "validate.draws",
+                          "validate.rank_bins"})
     config.has(key);
 }
 
@@ -107,9 +132,7 @@ std::string read_output(const Config& config) {
   return output;
 }
 
-std::uint64_t read_seed(const Config& config) {
-  return static_cast<std::uint64_t>(config.integer("run.seed", 1, 0));
-}
+std::uint64_t read_seed(const Config& config) { return static_cast<std::uint64_t>(config.integer("run.seed", 1, 0)); }
 
 std::string stem_of(const std::string& output) {
   const std::filesystem::path path(output);

@@ -16,10 +16,10 @@ namespace umbriel {
 
 struct Problem {
   Survey survey;
-  PowerSpectrum spectrum;    ///< C_l of the prior
-  HostView2<float> power;    ///< [H, W/2+1] the same a mode
+  PowerSpectrum spectrum;  ///< C_l of the prior
+  HostView2<float> power;  ///< [H, W/2+1] the same a mode
   ForwardModel model;
-  double smoothing_arcmin;   ///< of the Kaiser-Squires map shown and scored
+  double smoothing_arcmin;  ///< of the Kaiser-Squires map shown and scored
 };
 
 /// Reads survey.*, prior.*, model.* and reference.smoothing_arcmin. @throws Error as the readers

@@ -14,8 +14,7 @@ std::vector<HostMap> maps_of(const Space& space, const RealFft& fft, const Spect
   space.fence();
   const auto host = on_host(maps);
   std::vector<HostMap> out;
-  for (int i = 0; i < n; ++i)
-    out.emplace_back(host.data() + i * grid.pixels(), host.data() + (i + 1) * grid.pixels());
+  for (int i = 0; i < n; ++i) out.emplace_back(host.data() + i * grid.pixels(), host.data() + (i + 1) * grid.pixels());
   return out;
 }
 

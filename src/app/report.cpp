@@ -9,7 +9,8 @@
 namespace umbriel {
 
 ExitCode run_report(const CommandLine& line) {
-  require(line.arguments.size() == 1, ExitCode::usage, "a report is about one result file", "umbriel report", "name one");
+  require(line.arguments.size() == 1, ExitCode::usage, "a report is about one result file", "umbriel report",
+          "name one");
   const std::string& input = line.arguments.front();
   const std::string output =
       line.output.empty() ? std::filesystem::path(input).replace_extension(".html").string() : line.output;

@@ -65,7 +65,8 @@ Settings read_settings(const Config& config) {
   s.peak_radius_arcmin = config.number("summary.peak_radius_arcmin", 1.0, 0, 1e4);
   s.peak_threshold = config.number("summary.peak_threshold", 0.03, -1e3, 1e3);
   s.problem = std::make_unique<Problem>(read_problem(config));
-  const double bytes = static_cast<double>(s.chains) * static_cast<double>(s.problem->survey.grid.pixels()) * sizeof(float);
+  const double bytes =
+      static_cast<double>(s.chains) * static_cast<double>(s.problem->survey.grid.pixels()) * sizeof(float);
   s.keep_samples = config.flag("run.keep_samples", bytes <= 2.0 * (1U << 30));
   know_all_keys(config);
   config.reject_unknown_keys();
@@ -91,8 +92,8 @@ void dry_run(const CommandLine& line, const Settings& s) {
                        "disk: " + human_bytes((s.keep_samples ? samples : 0) + 20 * pixels * sizeof(float))});
 }
 
-/// Probability that a sample, smoothed, has a peak above the threshold within the radius of each pixel. Counts are whole
-/// numbers, so their sum over ranks is exact.
+/// Probability that a sample, smoothed, has a peak above the threshold within the radius of each pixel. Counts are
+/// whole numbers, so their sum over ranks is exact.
 std::vector<float> peak_probability(const Communicator& comm, const Space& space, const RealFft& fft,
                                     const std::vector<float>& local, const Settings& s) {
   const Grid grid = fft.grid();
@@ -157,8 +158,8 @@ std::vector<double> band_spectra(const Space& space, const RealFft& fft, const R
 }
 
 /// Runs this rank's chains, with checkpoints that all ranks write together. @return false if stopped before the end
-bool sample_chains(const Communicator& comm, const Space& space, const Settings& s, const ConvergencePosterior& posterior,
-                   const Stopwatch& watch, std::vector<ChainResult>& results) {
+bool sample_chains(const Communicator& comm, const Space& space, const Settings& s,
+                   const ConvergencePosterior& posterior, const Stopwatch& watch, std::vector<ChainResult>& results) {
   const ShardRange shard = shard_range(s.chains, comm.rank(), comm.size());
   const std::size_t sample_size = static_cast<std::size_t>(posterior.fields()) * posterior.grid().pixels();
   const std::string checkpoint = checkpoint_path(s.output);
@@ -174,7 +175,8 @@ bool sample_chains(const Communicator& comm, const Space& space, const Settings&
   AnnealedHmc sampler(posterior, posterior.fft(), chain_start(space, *s.problem, posterior, s.sampler), s.sampler);
   sampler.add(todo);
   Progress progress(comm, "sampling", s.chains - resumed, "chains");
-  double next_checkpoint = s.checkpoint_minutes > 0 ? 60 * s.checkpoint_minutes : std::numeric_limits<double>::infinity();
+  double next_checkpoint =
+      s.checkpoint_minutes > 0 ? 60 * s.checkpoint_minutes : std::numeric_limits<double>::infinity();
   // Half a minute to write and end in order.
   const double end = s.max_walltime_minutes > 0 ? std::max(1.0, 60 * s.max_walltime_minutes - 30)
                                                 : std::numeric_limits<double>::infinity();
@@ -242,7 +244,8 @@ ExitCode run_sample(const CommandLine& line) {
         exact_draws(comm, space, linear, s.sampler.seed, s.reference_draws, runs_on_host ? 1 : 8);
     std::vector<float> e_maps;
     for (std::size_t at = 0; at < draws.size(); at += fields * pixels)
-      e_maps.insert(e_maps.end(), draws.begin() + static_cast<long>(at), draws.begin() + static_cast<long>(at + pixels));
+      e_maps.insert(e_maps.end(), draws.begin() + static_cast<long>(at),
+                    draws.begin() + static_cast<long>(at + pixels));
     wiener_std = summarise(comm, e_maps, static_cast<std::int64_t>(pixels), {}).standard_deviation;
   }
   const double references_took = watch.seconds();
@@ -252,7 +255,8 @@ ExitCode run_sample(const CommandLine& line) {
   std::vector<ChainResult> chains;
   const Stopwatch sampling;
   if (!sample_chains(comm, space, s, posterior, watch, chains)) {
-    log::info("stopped before the end; to go on, run the same command again (umbriel sample " + line.config_path + " ...)");
+    log::info("stopped before the end; to go on, run the same command again (umbriel sample " + line.config_path +
+              " ...)");
     return ExitCode::stopped;
   }
   const double sampling_took = sampling.seconds();
@@ -268,10 +272,12 @@ ExitCode run_sample(const CommandLine& line) {
     aside += "seed " + std::to_string(s.sampler.seed);
     if (comm.is_root()) log::warn("set aside, a value was not finite: " + aside);
   }
-  const std::int64_t good = comm.sum(std::count_if(chains.begin(), chains.end(), [](const auto& c) { return !c.diverged; }));
+  const std::int64_t good =
+      comm.sum(std::count_if(chains.begin(), chains.end(), [](const auto& c) { return !c.diverged; }));
   if (good == 0)
     throw Error(ExitCode::numerical, "every chain met a value that is not finite", aside,
-                "check the survey for extreme values; a smaller sampler.step may help").mark_agreed();
+                "check the survey for extreme values; a smaller sampler.step may help")
+        .mark_agreed();
 
   // Summaries, in chain order.
   const auto first_field = [&](int field) {
@@ -290,8 +296,8 @@ ExitCode run_sample(const CommandLine& line) {
   const auto n_bands = static_cast<std::size_t>(bins.bands());
   const std::vector<double> sample_spectra =
       comm.gather(band_spectra(space, posterior.fft(), bins, samples, survey.pixel_arcmin));
-  const std::vector<double> tails =
-      comm.gather(collect<double>(chains, [](const ChainResult& c, auto& v) { v.insert(v.end(), c.tail.begin(), c.tail.end()); }));
+  const std::vector<double> tails = comm.gather(
+      collect<double>(chains, [](const ChainResult& c, auto& v) { v.insert(v.end(), c.tail.begin(), c.tail.end()); }));
 
   // The result file.
   const auto n_chains = static_cast<std::uint64_t>(s.chains);
@@ -326,12 +332,14 @@ ExitCode run_sample(const CommandLine& line) {
   if (fields == 2) {
     const EnsembleSummary b_summary = summarise(comm, first_field(1), static_cast<std::int64_t>(pixels), {});
     result.write_map("/summary/b_mean", grid, b_summary.mean.data(), "1", "posterior mean of the B mode");
-    result.write_map("/summary/b_std", grid, b_summary.standard_deviation.data(), "1", "posterior standard deviation of the B mode");
+    result.write_map("/summary/b_std", grid, b_summary.standard_deviation.data(), "1",
+                     "posterior standard deviation of the B mode");
   }
   result.write_map("/reference/kaiser_squires", grid, kaiser[0].data(), "1", "Kaiser-Squires convergence, unsmoothed");
   result.write_map("/reference/wiener_mean", grid, wiener[0].data(), "1", "exact Wiener mean under the Gaussian prior");
   if (s.reference_draws > 1)
-    result.write_map("/reference/wiener_std", grid, wiener_std.data(), "1", "standard deviation of exact posterior draws");
+    result.write_map("/reference/wiener_std", grid, wiener_std.data(), "1",
+                     "standard deviation of exact posterior draws");
   write_survey(result, survey);
 
   const auto per_chain = [&](const std::string& name, const std::string& words, auto get) {
@@ -340,8 +348,10 @@ ExitCode run_sample(const CommandLine& line) {
     for (const ChainResult& chain : chains) values.push_back(get(chain));
     hdf5.write_sharded<T>({"/sample_stats/" + name, {"chain"}, "1", words}, {n_chains}, first, count, values.data());
   };
-  per_chain("accept_rate", "accepted share of the Metropolis tests", [](const ChainResult& c) { return c.accept_rate; });
-  per_chain("energy_error", "largest energy error of a tested trajectory", [](const ChainResult& c) { return c.energy_error; });
+  per_chain("accept_rate", "accepted share of the Metropolis tests",
+            [](const ChainResult& c) { return c.accept_rate; });
+  per_chain("energy_error", "largest energy error of a tested trajectory",
+            [](const ChainResult& c) { return c.energy_error; });
   per_chain("score_evaluations", "evaluations of the score", [](const ChainResult& c) { return c.score_evaluations; });
   per_chain("diverged", "1: set aside, a value was not finite",
             [](const ChainResult& c) { return static_cast<std::uint8_t>(c.diverged ? 1 : 0); });
@@ -350,15 +360,15 @@ ExitCode run_sample(const CommandLine& line) {
                              collect<double>(chains, [](const ChainResult& c, auto& v) {
                                v.insert(v.end(), c.trace_log_density.begin(), c.trace_log_density.end());
                              }).data());
-  hdf5.write_sharded<float>({"/sample_stats/sigma", {"chain", "step"}, "1", "temperature"}, {n_chains, trace}, first, count,
-                            collect<float>(chains, [](const ChainResult& c, auto& v) {
-                              v.insert(v.end(), c.trace_sigma.begin(), c.trace_sigma.end());
-                            }).data());
-  hdf5.write_sharded<double>({"/sample_stats/tail", {"chain", "tail_state", "quantity"}, "1", "monitored scalars along the tail"},
-                             {n_chains, tail, monitored_quantities}, first, count,
-                             collect<double>(chains, [](const ChainResult& c, auto& v) {
-                               v.insert(v.end(), c.tail.begin(), c.tail.end());
-                             }).data());
+  hdf5.write_sharded<float>({"/sample_stats/sigma", {"chain", "step"}, "1", "temperature"}, {n_chains, trace}, first,
+                            count, collect<float>(chains, [](const ChainResult& c, auto& v) {
+                                     v.insert(v.end(), c.trace_sigma.begin(), c.trace_sigma.end());
+                                   }).data());
+  hdf5.write_sharded<double>(
+      {"/sample_stats/tail", {"chain", "tail_state", "quantity"}, "1", "monitored scalars along the tail"},
+      {n_chains, tail, monitored_quantities}, first, count, collect<double>(chains, [](const ChainResult& c, auto& v) {
+                                                              v.insert(v.end(), c.tail.begin(), c.tail.end());
+                                                            }).data());
 
   // Diagnostics and spectra, on rank 0.
   std::vector<double> r_hat(monitored_quantities), effective(monitored_quantities), lag_one(monitored_quantities);
@@ -386,28 +396,35 @@ ExitCode run_sample(const CommandLine& line) {
       prior[b] = problem.spectrum(bins.centres[b]);
     }
   }
-  hdf5.write<double>({"/diagnostics/nested_rhat", {"quantity"}, "1", "nested R-hat of the tail"}, {monitored_quantities}, r_hat.data());
+  hdf5.write<double>({"/diagnostics/nested_rhat", {"quantity"}, "1", "nested R-hat of the tail"},
+                     {monitored_quantities}, r_hat.data());
   hdf5.write<double>({"/diagnostics/effective_sample_size", {"quantity"}, "1", "effective sample size of the tail"},
                      {monitored_quantities}, effective.data());
-  hdf5.write<double>({"/diagnostics/lag_one_correlation", {"quantity"}, "1", "correlation of successive states of the tail"},
-                     {monitored_quantities}, lag_one.data());
+  hdf5.write<double>(
+      {"/diagnostics/lag_one_correlation", {"quantity"}, "1", "correlation of successive states of the tail"},
+      {monitored_quantities}, lag_one.data());
   hdf5.attribute("/diagnostics", "names", join(monitored_names()));
-  const auto write_spectrum = [&](const std::string& name, const std::string& words, const std::vector<double>& values) {
+  const auto write_spectrum = [&](const std::string& name, const std::string& words,
+                                  const std::vector<double>& values) {
     hdf5.write<double>({"/spectra/" + name, {"band"}, "sr", words}, {n_bands}, values.data());
   };
   write_spectrum("posterior_mean", "mean C_l of the posterior samples", centre);
   write_spectrum("posterior_05", "5 % quantile of the samples' C_l", low);
   write_spectrum("posterior_95", "95 % quantile of the samples' C_l", high);
-  write_spectrum("wiener_mean", "C_l of the Wiener mean", band_spectra(space, posterior.fft(), bins, wiener[0], survey.pixel_arcmin));
-  write_spectrum("kaiser_squires", "C_l of the Kaiser-Squires map", band_spectra(space, posterior.fft(), bins, kaiser[0], survey.pixel_arcmin));
+  write_spectrum("wiener_mean", "C_l of the Wiener mean",
+                 band_spectra(space, posterior.fft(), bins, wiener[0], survey.pixel_arcmin));
+  write_spectrum("kaiser_squires", "C_l of the Kaiser-Squires map",
+                 band_spectra(space, posterior.fft(), bins, kaiser[0], survey.pixel_arcmin));
   write_spectrum("prior", "C_l of the prior", prior);
   std::vector<std::pair<std::string, MapMetrics>> metrics;
   if (survey.truth) {
     const HostMap truth(survey.truth->data(), survey.truth->data() + pixels);
-    write_spectrum("truth", "C_l of the true convergence", band_spectra(space, posterior.fft(), bins, truth, survey.pixel_arcmin));
+    write_spectrum("truth", "C_l of the true convergence",
+                   band_spectra(space, posterior.fft(), bins, truth, survey.pixel_arcmin));
     if (comm.is_root()) {
       const auto add = [&](const char* name, const float* map) {
-        metrics.emplace_back(name, map_metrics(map, truth.data(), survey.mask.data(), static_cast<std::int64_t>(pixels)));
+        metrics.emplace_back(name,
+                             map_metrics(map, truth.data(), survey.mask.data(), static_cast<std::int64_t>(pixels)));
       };
       add("posterior_mean", summary.mean.data());
       add("wiener_mean", wiener[0].data());
@@ -423,12 +440,15 @@ ExitCode run_sample(const CommandLine& line) {
       pearson.push_back(value.pearson);
     }
     result.write_index_axis("method", n_metrics, "reconstruction");
-    hdf5.write<double>({"/metrics/rmse", {"method"}, "1", "root mean square error inside the mask"}, {n_metrics}, rmse.data());
-    hdf5.write<double>({"/metrics/pearson", {"method"}, "1", "Pearson correlation inside the mask"}, {n_metrics}, pearson.data());
+    hdf5.write<double>({"/metrics/rmse", {"method"}, "1", "root mean square error inside the mask"}, {n_metrics},
+                       rmse.data());
+    hdf5.write<double>({"/metrics/pearson", {"method"}, "1", "Pearson correlation inside the mask"}, {n_metrics},
+                       pearson.data());
     hdf5.attribute("/metrics", "methods", join(names));
   }
   hdf5.attribute("/", "chains_set_aside", aside);
-  result.write_provenance(line.config, static_cast<std::int64_t>(s.sampler.seed), input_records(survey), watch.seconds());
+  result.write_provenance(line.config, static_cast<std::int64_t>(s.sampler.seed), input_records(survey),
+                          watch.seconds());
   result.commit();
   comm.together([&] {
     if (comm.is_root()) std::filesystem::remove(checkpoint_path(s.output));
@@ -461,14 +481,17 @@ ExitCode run_sample(const CommandLine& line) {
     if (!chain.diverged) accepted_here.add(chain.accept_rate);
   }
   const double accepted = exact_sum_over_ranks(comm, {accepted_here})[0];
-  log::event("sampled", {{"chains", s.chains}, {"seconds", sampling_took}, {"reference_seconds", references_took},
-                         {"score_evaluations", evaluations}, {"ranks", static_cast<std::int64_t>(comm.size())},
+  log::event("sampled", {{"chains", s.chains},
+                         {"seconds", sampling_took},
+                         {"reference_seconds", references_took},
+                         {"score_evaluations", evaluations},
+                         {"ranks", static_cast<std::int64_t>(comm.size())},
                          {"accept_rate", accepted / static_cast<double>(good)}});
   if (comm.is_root()) {
     char text[200];
     std::snprintf(text, sizeof text, "%.0f score evaluations a chain, %.0f %% accepted, worst nested R-hat %.3f",
-                  static_cast<double>(evaluations) / static_cast<double>(s.chains), 100 * accepted / static_cast<double>(good),
-                  *std::max_element(r_hat.begin(), r_hat.end()));
+                  static_cast<double>(evaluations) / static_cast<double>(s.chains),
+                  100 * accepted / static_cast<double>(good), *std::max_element(r_hat.begin(), r_hat.end()));
     log::info(text);
     for (const auto& [name, value] : metrics) {
       std::snprintf(text, sizeof text, "%-24s rmse %.4f  Pearson %.3f", name.c_str(), value.rmse, value.pearson);

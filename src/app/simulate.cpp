@@ -68,10 +68,11 @@ ExitCode run_simulate(const CommandLine& line) {
   ResultFile result(output, comm, "simulate kappa");
   result.write_map_axes(grid, pixel);
   result.write_index_axis("sample", static_cast<std::uint64_t>(samples), "index of the map");
-  result.hdf5().write_sharded<float>(
-      {"/simulation/kappa", {"sample", "y", "x"}, "1", "convergence"},
-      {static_cast<std::uint64_t>(samples), static_cast<std::uint64_t>(grid.height), static_cast<std::uint64_t>(grid.width)},
-      static_cast<std::uint64_t>(shard.first), static_cast<std::uint64_t>(shard.count), local.data());
+  result.hdf5().write_sharded<float>({"/simulation/kappa", {"sample", "y", "x"}, "1", "convergence"},
+                                     {static_cast<std::uint64_t>(samples), static_cast<std::uint64_t>(grid.height),
+                                      static_cast<std::uint64_t>(grid.width)},
+                                     static_cast<std::uint64_t>(shard.first), static_cast<std::uint64_t>(shard.count),
+                                     local.data());
   result.write_provenance(config, static_cast<std::int64_t>(seed), inputs, watch.seconds());
   result.commit();
   log::info("wrote " + output);

@@ -74,7 +74,8 @@ Spread measure_spread(const Communicator& comm, const Space& space, const RealFf
     for (std::size_t i = 0; i < pixels; ++i) {
       const float difference = maps[first + i] - centre[i];
       host.data()[i] = difference;
-      (survey.mask.data()[i] > 0 ? inside : outside) += static_cast<double>(difference) * static_cast<double>(difference);
+      (survey.mask.data()[i] > 0 ? inside : outside) +=
+          static_cast<double>(difference) * static_cast<double>(difference);
     }
     if (!std::isfinite(inside + outside)) continue;
     to_spectra(space, fft, 1, on_device(host), spectrum);
@@ -87,7 +88,8 @@ Spread measure_spread(const Communicator& comm, const Space& space, const RealFf
     for (std::size_t b = 0; b < bands; ++b) sums[3 + b].add(values(0, static_cast<int>(b)));
   }
   const std::vector<double> total = exact_sum_over_ranks(comm, sums);
-  const auto observed = static_cast<double>(std::count_if(survey.mask.data(), survey.mask.data() + pixels, [](float m) { return m > 0; }));
+  const auto observed = static_cast<double>(
+      std::count_if(survey.mask.data(), survey.mask.data() + pixels, [](float m) { return m > 0; }));
   Spread spread;
   spread.inside = total[0] / total[2] / observed;
   spread.outside = total[1] / total[2] / (static_cast<double>(pixels) - observed);
@@ -103,7 +105,8 @@ void validate_exact(const CommandLine& line, const Settings& s, ResultFile& resu
   const auto pixels = static_cast<std::size_t>(grid.pixels());
   const ConvergencePosterior posterior(survey, s.problem->power, s.problem->model, std::max(s.sampler.batch, 8));
   const auto fields = static_cast<std::size_t>(posterior.fields());
-  const HostMap wiener = maps_of(space, posterior.fft(), GaussianPosterior(posterior, 1).mean(space), posterior.fields())[0];
+  const HostMap wiener =
+      maps_of(space, posterior.fft(), GaussianPosterior(posterior, 1).mean(space), posterior.fields())[0];
   const auto first_fields = [&](const std::vector<float>& all) {
     std::vector<float> maps;
     for (std::size_t at = 0; at < all.size(); at += fields * pixels)
@@ -123,8 +126,8 @@ void validate_exact(const CommandLine& line, const Settings& s, ResultFile& resu
     }
   }
   evaluations = comm.sum(evaluations);
-  const std::vector<float> exact = first_fields(
-      exact_draws(comm, space, posterior, s.sampler.seed, s.exact_draws, runs_on_host ? 1 : 8));
+  const std::vector<float> exact =
+      first_fields(exact_draws(comm, space, posterior, s.sampler.seed, s.exact_draws, runs_on_host ? 1 : 8));
 
   // Bands of at least 256 modes, so that the variance of each is known to a percent or two.
   const RadialBins bins = radial_bins(grid, survey.pixel_arcmin, logarithmic_edges(grid, survey.pixel_arcmin, 32, 256));
@@ -157,8 +160,9 @@ void validate_exact(const CommandLine& line, const Settings& s, ResultFile& resu
   result.write_map("/reference/wiener_std", grid, exact_summary.standard_deviation.data(), "1",
                    "standard deviation of exact posterior draws");
   write_survey(result, survey);
-  hdf5.write<double>({"/validate/band_variance_ratio", {"band"}, "1", "variance of the samples over that of exact draws"},
-                     {ratios.size()}, ratios.data());
+  hdf5.write<double>(
+      {"/validate/band_variance_ratio", {"band"}, "1", "variance of the samples over that of exact draws"},
+      {ratios.size()}, ratios.data());
   hdf5.attribute("/validate", "mean_error_ratio", error);
   hdf5.attribute("/validate", "std_ratio_inside", inside);
   hdf5.attribute("/validate", "std_ratio_outside", outside);
@@ -166,14 +170,18 @@ void validate_exact(const CommandLine& line, const Settings& s, ResultFile& resu
   if (comm.is_root()) {
     const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
     char text[256];
-    std::snprintf(text, sizeof text, "error of the mean: %.4f of the posterior standard deviation; 1/sqrt(chains) = %.4f",
-                  error, 1 / std::sqrt(static_cast<double>(s.chains)));
+    std::snprintf(text, sizeof text,
+                  "error of the mean: %.4f of the posterior standard deviation; 1/sqrt(chains) = %.4f", error,
+                  1 / std::sqrt(static_cast<double>(s.chains)));
     log::info(text);
-    std::snprintf(text, sizeof text, "standard deviation inside the mask %.5f (exact %.5f, ratio %.4f), outside %.5f (exact %.5f, ratio %.4f)",
-                  std::sqrt(sampled.inside), std::sqrt(truth.inside), inside, std::sqrt(sampled.outside),
-                  std::sqrt(truth.outside), outside);
+    std::snprintf(
+        text, sizeof text,
+        "standard deviation inside the mask %.5f (exact %.5f, ratio %.4f), outside %.5f (exact %.5f, ratio %.4f)",
+        std::sqrt(sampled.inside), std::sqrt(truth.inside), inside, std::sqrt(sampled.outside),
+        std::sqrt(truth.outside), outside);
     log::info(text);
-    std::snprintf(text, sizeof text, "variance in %d multipole bands: %.4f to %.4f of the exact; %.1f score evaluations a chain",
+    std::snprintf(text, sizeof text,
+                  "variance in %d multipole bands: %.4f to %.4f of the exact; %.1f score evaluations a chain",
                   bins.bands(), *low, *high, static_cast<double>(evaluations) / static_cast<double>(s.chains));
     log::info(text);
   }
@@ -244,12 +252,13 @@ void validate_calibration(const CommandLine& line, const Settings& s, ResultFile
       space.fence();
       const auto true_map = on_host(truth);
       Problem mock_problem = *s.problem;
-      mock_problem.survey = mock_survey(true_map, survey.mask, survey.noise, survey.pixel_arcmin, s.sampler.seed, sample,
-                                        s.problem->model.reduced_shear);
-      const ConvergencePosterior posterior(mock_problem.survey, mock_problem.power, mock_problem.model, s.sampler.batch);
-      const auto chains = run_chains(space, posterior, chain_start(space, mock_problem, posterior, s.sampler), s.sampler,
-                                     indices_of({mock * s.draws, s.draws}),
-                                     [&](double fraction) { progress.add(fraction / s.draws); });
+      mock_problem.survey = mock_survey(true_map, survey.mask, survey.noise, survey.pixel_arcmin, s.sampler.seed,
+                                        sample, s.problem->model.reduced_shear);
+      const ConvergencePosterior posterior(mock_problem.survey, mock_problem.power, mock_problem.model,
+                                           s.sampler.batch);
+      const auto chains =
+          run_chains(space, posterior, chain_start(space, mock_problem, posterior, s.sampler), s.sampler,
+                     indices_of({mock * s.draws, s.draws}), [&](double fraction) { progress.add(fraction / s.draws); });
       std::vector<std::vector<double>> values;
       for (const ChainResult& chain : chains) values.push_back(quantities(chain.sample.data()));
       const std::vector<double> true_values = quantities(true_map.data());
@@ -260,8 +269,10 @@ void validate_calibration(const CommandLine& line, const Settings& s, ResultFile
       }
       for (long i = 0; i < pixels; ++i) {
         const float value = true_map.data()[i];
-        const auto below = static_cast<std::size_t>(std::count_if(
-            chains.begin(), chains.end(), [&](const ChainResult& chain) { return chain.sample[static_cast<std::size_t>(i)] < value; }));
+        const auto below =
+            static_cast<std::size_t>(std::count_if(chains.begin(), chains.end(), [&](const ChainResult& chain) {
+              return chain.sample[static_cast<std::size_t>(i)] < value;
+            }));
         ++pixel_ranks[(survey.mask.data()[i] > 0 ? 0 : bins) + below];
       }
     }
@@ -293,21 +304,26 @@ void validate_calibration(const CommandLine& line, const Settings& s, ResultFile
   hdf5.write_axis("level", levels, "1", "nominal probability of the central interval");
   hdf5.write<std::int64_t>({"/validate/sbc_ranks", {"quantity", "mock"}, "1", "rank of the truth among the draws"},
                            {Quantities::count, n_mocks}, by_quantity.data());
-  hdf5.write<double>({"/validate/p_value", {"quantity"}, "1", "chi^2 test of uniform ranks"}, {Quantities::count}, p_values.data());
-  hdf5.write<double>({"/validate/coverage_nominal", {"level"}, "1", "nominal coverage"}, {levels.size()}, levels.data());
-  hdf5.write<double>({"/validate/coverage_inside", {"level"}, "1", "coverage of observed pixels"}, {levels.size()}, inside.data());
-  hdf5.write<double>({"/validate/coverage_outside", {"level"}, "1", "coverage of unobserved pixels"}, {levels.size()}, outside.data());
+  hdf5.write<double>({"/validate/p_value", {"quantity"}, "1", "chi^2 test of uniform ranks"}, {Quantities::count},
+                     p_values.data());
+  hdf5.write<double>({"/validate/coverage_nominal", {"level"}, "1", "nominal coverage"}, {levels.size()},
+                     levels.data());
+  hdf5.write<double>({"/validate/coverage_inside", {"level"}, "1", "coverage of observed pixels"}, {levels.size()},
+                     inside.data());
+  hdf5.write<double>({"/validate/coverage_outside", {"level"}, "1", "coverage of unobserved pixels"}, {levels.size()},
+                     outside.data());
   hdf5.attribute("/validate", "names", std::string(Quantities::names));
   hdf5.attribute("/validate", "draws", static_cast<std::int64_t>(s.draws));
   if (comm.is_root()) {
     char text[256];
     for (std::size_t l = 0; l < levels.size(); ++l) {
-      std::snprintf(text, sizeof text, "central %.0f %% intervals cover %.2f %% of observed and %.2f %% of unobserved pixels",
+      std::snprintf(text, sizeof text,
+                    "central %.0f %% intervals cover %.2f %% of observed and %.2f %% of unobserved pixels",
                     100 * levels[l], 100 * inside[l], 100 * outside[l]);
       log::info(text);
     }
-    std::snprintf(text, sizeof text, "uniform ranks, p-values (%s): %.3f %.3f %.3f %.3f %.3f", Quantities::names, p_values[0],
-                  p_values[1], p_values[2], p_values[3], p_values[4]);
+    std::snprintf(text, sizeof text, "uniform ranks, p-values (%s): %.3f %.3f %.3f %.3f %.3f", Quantities::names,
+                  p_values[0], p_values[1], p_values[2], p_values[3], p_values[4]);
     log::info(text);
   }
 }
@@ -323,8 +339,9 @@ ExitCode run_validate(const CommandLine& line) {
     const double chains = static_cast<double>(s.chains) + static_cast<double>(s.mocks) * s.draws;
     char text[96];
     std::snprintf(text, sizeof text, "score evaluations: about %.3g", chains * s.sampler.expected_evaluations());
-    print_dry_run(line, {text, "memory a rank: " + human_bytes(3.0 * static_cast<double>(s.chains + s.exact_draws) *
-                                                               s.problem->survey.grid.pixels() * sizeof(float) / comm.size())});
+    print_dry_run(
+        line, {text, "memory a rank: " + human_bytes(3.0 * static_cast<double>(s.chains + s.exact_draws) *
+                                                     s.problem->survey.grid.pixels() * sizeof(float) / comm.size())});
     return ExitCode::done;
   }
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });

@@ -1,5 +1,6 @@
 #include "umbriel/base/config.hpp"
 
+#include <toml++/toml.h>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -7,7 +8,6 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
-#include <toml++/toml.h>
 
 #include "umbriel/core/check.hpp"
 
@@ -270,7 +270,8 @@ std::vector<T> list(const toml::node* node, const std::optional<std::vector<T>>&
   } else if (const std::optional<T> value = convert<T>(*node)) {
     values.push_back(*value);  // one item needs no brackets
   } else {
-    refuse(key + " must be a list, each item " + type_name<T>() + ", not " + kind_of(*node), where, "correct the value");
+    refuse(key + " must be a list, each item " + type_name<T>() + ", not " + kind_of(*node), where,
+           "correct the value");
   }
   asked[key] = print(values);
   return values;
@@ -294,8 +295,9 @@ std::int64_t Config::integer(const std::string& key, const std::optional<std::in
                              std::int64_t high) const {
   const std::int64_t value = scalar<std::int64_t>(tree_->find(key), fallback, where(key), tree_->asked, key);
   if (value < low || value > high)
-    refuse(key + " = " + std::to_string(value) + " is outside [" + std::to_string(low) + ", " + std::to_string(high) + "]",
-           where(key), "choose a value inside");
+    refuse(
+        key + " = " + std::to_string(value) + " is outside [" + std::to_string(low) + ", " + std::to_string(high) + "]",
+        where(key), "choose a value inside");
   return value;
 }
 
@@ -371,8 +373,9 @@ void Config::reject_unknown_keys() const {
         nearest = known;
       }
     }
-    refuse("unknown key " + key, where(key),
-           nearest.empty() ? "remove it; --help and docs/user-guide.md list the keys" : "did you mean " + nearest + "?");
+    refuse(
+        "unknown key " + key, where(key),
+        nearest.empty() ? "remove it; --help and docs/user-guide.md list the keys" : "did you mean " + nearest + "?");
   }
 }
 

@@ -38,7 +38,8 @@ class Config {
   std::vector<double> numbers(const std::string& key,
                               const std::optional<std::vector<double>>& fallback = std::nullopt) const;
   /// One of `choices`, else an error that lists them.
-  std::string choice(const std::string& key, const std::string& fallback, const std::vector<std::string>& choices) const;
+  std::string choice(const std::string& key, const std::string& fallback,
+                     const std::vector<std::string>& choices) const;
   /// @}
 
   bool has(const std::string& key) const;

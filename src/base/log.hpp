@@ -1,5 +1,5 @@
-/// What a run says: plain lines for a human on standard error (rank 0; warnings of other ranks with their rank), and the
-/// same as JSON lines in OUTPUT.log.jsonl.
+/// What a run says: plain lines for a human on standard error (rank 0; warnings of other ranks with their rank), and
+/// the same as JSON lines in OUTPUT.log.jsonl.
 #pragma once
 
 #include <cstdint>

@@ -64,9 +64,9 @@ void Progress::show(bool last) {
   bar.resize(24, '.');
   const double rate = elapsed > 0 ? done / elapsed : 0;
   const double left = rate > 0 ? (static_cast<double>(total_) - done) / rate : HUGE_VAL;
-  std::snprintf(text, sizeof text, "%s [%s] %.*f/%ld %s, %.3g %s/s, %s %s", title_.c_str(), bar.c_str(),
-                last ? 0 : 1, done, static_cast<long>(total_), unit_.c_str(), rate, unit_.c_str(),
-                last ? "in" : "left", duration(last ? elapsed : left).c_str());
+  std::snprintf(text, sizeof text, "%s [%s] %.*f/%ld %s, %.3g %s/s, %s %s", title_.c_str(), bar.c_str(), last ? 0 : 1,
+                done, static_cast<long>(total_), unit_.c_str(), rate, unit_.c_str(), last ? "in" : "left",
+                duration(last ? elapsed : left).c_str());
   if (last) {
     log::info(text);
   } else {

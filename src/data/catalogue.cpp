@@ -101,12 +101,12 @@ void check_catalogue(const ShapeCatalogue& catalogue, const std::string& where) 
                   where, column.meaning);
     }
   }
-  require(std::any_of(catalogue.weight.begin(), catalogue.weight.end(), [](double w) { return w > 0; }), ExitCode::input,
-          "every weight of the catalogue is zero", where, "give weights, or leave them out");
+  require(std::any_of(catalogue.weight.begin(), catalogue.weight.end(), [](double w) { return w > 0; }),
+          ExitCode::input, "every weight of the catalogue is zero", where, "give weights, or leave them out");
 }
 
-BinnedShear bin_catalogue(const ShapeCatalogue& catalogue, Grid grid, double pixel_arcmin, const BinningOptions& options,
-                          const std::string& where) {
+BinnedShear bin_catalogue(const ShapeCatalogue& catalogue, Grid grid, double pixel_arcmin,
+                          const BinningOptions& options, const std::string& where) {
   check_catalogue(catalogue, where);
   require(std::isfinite(pixel_arcmin) && pixel_arcmin > 0, ExitCode::input, "the pixel size is not positive", where,
           "give survey.pixel_arcmin, the side of a pixel in arcminutes");
@@ -141,7 +141,8 @@ BinnedShear bin_catalogue(const ShapeCatalogue& catalogue, Grid grid, double pix
     const double column = std::floor(60 * x / pixel_arcmin + 0.5 * grid.width);
     const double row = std::floor(60 * y / pixel_arcmin + 0.5 * grid.height);
     if (!(column >= 0 && column < grid.width && row >= 0 && row < grid.height)) continue;  // also a NaN: far side
-    const auto pixel = static_cast<std::size_t>(row) * static_cast<std::size_t>(grid.width) + static_cast<std::size_t>(column);
+    const auto pixel =
+        static_cast<std::size_t>(row) * static_cast<std::size_t>(grid.width) + static_cast<std::size_t>(column);
     count[pixel] += 1;
     weight[pixel] += w;
     out.shear1[pixel] += w * (sign1 * catalogue.e1[i]);

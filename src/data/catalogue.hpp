@@ -52,13 +52,13 @@ struct BinningOptions {
 /// Maps [y, x], row-major, in float64.
 struct BinnedShear {
   Grid grid;
-  std::vector<double> shear1, shear2;  ///< 0 in pixels without galaxies
-  std::vector<double> noise1, noise2;  ///< standard deviation; 0 in pixels without galaxies, and
-                                       ///< everywhere if the ellipticities do not scatter
-  std::vector<std::uint8_t> mask;      ///< 1 where galaxies are
-  std::int64_t galaxies = 0;           ///< inside the grid, of weight > 0
+  std::vector<double> shear1, shear2;           ///< 0 in pixels without galaxies
+  std::vector<double> noise1, noise2;           ///< standard deviation; 0 in pixels without galaxies, and
+                                                ///< everywhere if the ellipticities do not scatter
+  std::vector<std::uint8_t> mask;               ///< 1 where galaxies are
+  std::int64_t galaxies = 0;                    ///< inside the grid, of weight > 0
   Projection projection = Projection::tangent;  ///< the one used
-  TangentPlane plane;                  ///< the grid on the sky; for plate_carree, its tangent plane at the centre
+  TangentPlane plane;  ///< the grid on the sky; for plate_carree, its tangent plane at the centre
 };
 
 /// The projection that `automatic` stands for: `plate_carree` where it stretches x by less than 0.1 % (centres within
@@ -73,8 +73,8 @@ void check_catalogue(const ShapeCatalogue& catalogue, const std::string& where);
 /// Bins a catalogue. Sums run in float64 in catalogue order.
 /// @param pixel_arcmin  side of the square pixels
 /// @throws Error(input) as check_catalogue; for positions that look like radians (all |ra| <= 2 pi and |dec| <= pi/2,
-///         and a field that is less than a tenth of the grid or has over 1000 galaxies a square arcminute); if no galaxy
-///         falls on the grid
+///         and a field that is less than a tenth of the grid or has over 1000 galaxies a square arcminute); if no
+///         galaxy falls on the grid
 BinnedShear bin_catalogue(const ShapeCatalogue& catalogue, Grid grid, double pixel_arcmin,
                           const BinningOptions& options = {}, const std::string& where = "");
 

@@ -34,7 +34,8 @@ std::uint64_t readable_size(const std::string& path) {
   const std::string remedy = "check the path and its permissions";
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) refuse("cannot read the file", path, remedy);
-  require(S_ISREG(status.st_mode), ExitCode::file_system, "cannot read the file: it is not a regular file", path, remedy);
+  require(S_ISREG(status.st_mode), ExitCode::file_system, "cannot read the file: it is not a regular file", path,
+          remedy);
   if (::access(path.c_str(), R_OK) != 0) refuse("cannot read the file", path, remedy);
   return static_cast<std::uint64_t>(status.st_size);
 }
@@ -55,7 +56,8 @@ void write_then_rename(const std::string& path, const std::function<void(const s
     write(temporary);
     verify(temporary);
     flush_to_disk(temporary, O_RDONLY);
-    if (::rename(temporary.c_str(), path.c_str()) != 0) refuse("cannot rename the finished file", path, "check the folder");
+    if (::rename(temporary.c_str(), path.c_str()) != 0)
+      refuse("cannot rename the finished file", path, "check the folder");
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;

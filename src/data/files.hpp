@@ -1,7 +1,7 @@
 /// What every reader and writer of this folder needs from the file system: one check, one wording of its errors.
 ///
-/// A file that is missing or cannot be read or written is Error(file_system); what a file holds is the readers' concern,
-/// and damage there is Error(input).
+/// A file that is missing or cannot be read or written is Error(file_system); what a file holds is the readers'
+/// concern, and damage there is Error(input).
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ std::uint64_t readable_size(const std::string& path);
 std::string read_bytes(const std::string& path);
 
 /// Writes a file that appears under `path` only when it is whole: `write` fills a temporary file in the same folder and
-/// `verify` reads it back; then it is flushed to disk and renamed. On any error the temporary file is removed and a file
-/// that stood at `path` before is left as it was.
+/// `verify` reads it back; then it is flushed to disk and renamed. On any error the temporary file is removed and a
+/// file that stood at `path` before is left as it was.
 /// @throws what `write` and `verify` throw; Error(file_system) if flushing or renaming fails
 void write_then_rename(const std::string& path, const std::function<void(const std::string& temporary)>& write,
                        const std::function<void(const std::string& temporary)>& verify);

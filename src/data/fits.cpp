@@ -21,7 +21,8 @@ namespace umbriel {
 
 namespace {
 
-constexpr const char* damaged = "the file is damaged or not what it should be: fetch or write it again, or look at it with fitsverify";
+constexpr const char* damaged =
+    "the file is damaged or not what it should be: fetch or write it again, or look at it with fitsverify";
 constexpr double degree = std::numbers::pi / 180;
 
 /// CFITSIO's text for `status` and the messages on its stack, which it empties.
@@ -305,7 +306,8 @@ std::vector<double> read_table_column(Fits& fits, int column, const std::string&
   fits.require_whole();
   int type = 0;
   LONGLONG repeat = 0, width = 0, rows = 0;
-  fits.check(fits_get_eqcoltypell(fits.file(), column, &type, &repeat, &width, fits.status()), "cannot read the column type");
+  fits.check(fits_get_eqcoltypell(fits.file(), column, &type, &repeat, &width, fits.status()),
+             "cannot read the column type");
   fits.check(fits_get_num_rowsll(fits.file(), &rows, fits.status()), "cannot count the rows");
   int hdu_type = 0;
   fits.check(fits_get_hdu_type(fits.file(), &hdu_type, fits.status()), "cannot read the HDU type");

@@ -121,7 +121,8 @@ NpyArray read_npy(const std::string& path) {
   for (std::uint64_t extent : array.shape) {
     if (empty) break;
     if (extent > available / n)
-      refuse(path, "the file is truncated: it holds " + std::to_string(available) + " values, fewer than its shape asks for",
+      refuse(path,
+             "the file is truncated: it holds " + std::to_string(available) + " values, fewer than its shape asks for",
              "fetch or write it again");
     n *= extent;
   }
@@ -167,8 +168,8 @@ void write_npy(const std::string& path, const std::vector<std::uint64_t>& shape,
                 "check the folder, its permissions and the free space");
       },
       [&](const std::string& temporary) {
-        require(read_bytes(temporary) == bytes, ExitCode::file_system, "the file read back differs from what was written",
-                path, "check the disk and its free space");
+        require(read_bytes(temporary) == bytes, ExitCode::file_system,
+                "the file read back differs from what was written", path, "check the disk and its free space");
       });
 }
 

@@ -31,7 +31,8 @@ PowerSpectrum::PowerSpectrum(std::vector<double> multipoles, std::vector<double>
 double PowerSpectrum::operator()(double l) const {
   if (l <= multipole.front()) return value.front();
   if (l >= multipole.back()) return value.back();
-  const auto after = static_cast<std::size_t>(std::upper_bound(multipole.begin(), multipole.end(), l) - multipole.begin());
+  const auto after =
+      static_cast<std::size_t>(std::upper_bound(multipole.begin(), multipole.end(), l) - multipole.begin());
   const double slope = (value[after] - value[after - 1]) / (multipole[after] - multipole[after - 1]);
   return slope * (l - multipole[after - 1]) + value[after - 1];
 }

@@ -23,7 +23,8 @@ struct PowerSpectrum {
   double operator()(double l) const;
 };
 
-/// Reads a .npy array of shape (2, n), multipoles first, or a text file with two columns (l, C_l; '#' starts a comment).
+/// Reads a .npy array of shape (2, n), multipoles first, or a text file with two columns (l, C_l; '#' starts a
+/// comment).
 /// @throws Error(file_system), Error(input) as read_npy, and as the constructor of PowerSpectrum
 PowerSpectrum read_power_spectrum(const std::string& path);
 

@@ -88,8 +88,9 @@ class Reader {
   /// The file or files of a key that takes two maps.
   std::vector<LoadedMaps> both_components(const std::string& key, bool one_serves_both) {
     const auto files = config_.is_array(key) ? config_.texts(key) : std::vector<std::string>{config_.text(key)};
-    require(files.size() == 1 || files.size() == 2, ExitCode::usage, "the key names " + std::to_string(files.size()) + " files",
-            config_.where(key), "give two files, or one with two planes");
+    require(files.size() == 1 || files.size() == 2, ExitCode::usage,
+            "the key names " + std::to_string(files.size()) + " files", config_.where(key),
+            "give two files, or one with two planes");
     std::vector<LoadedMaps> out;
     for (const auto& file : files) out.push_back(maps(key, file));
     for (const LoadedMaps& part : out) {
@@ -130,8 +131,8 @@ void fill(const HostMaps& out, const std::vector<LoadedMaps>& parts, std::array<
   }
 }
 
-HostMaps single_map(Reader& reader, const Config& config, const std::string& key, Grid grid, const std::string& shear_name,
-                    std::string& name) {
+HostMaps single_map(Reader& reader, const Config& config, const std::string& key, Grid grid,
+                    const std::string& shear_name, std::string& name) {
   const LoadedMaps maps = reader.maps(key, config.text(key));
   name = maps.name;
   require(maps.planes == 1, ExitCode::input, "the file has " + std::to_string(maps.planes) + " planes, not 1", name,
@@ -296,8 +297,8 @@ Survey read_survey(const Config& config) {
   names.pixel_arcmin = config.where("survey.pixel_arcmin");
   const bool from_catalogue = config.has("survey.catalogue");
   require(from_catalogue != config.has("survey.shear"), ExitCode::usage,
-          from_catalogue ? "the survey names a catalogue and shear maps" : "the survey names no data", config.where("survey"),
-          "give one of survey.shear, survey.catalogue and survey.simulate");
+          from_catalogue ? "the survey names a catalogue and shear maps" : "the survey names no data",
+          config.where("survey"), "give one of survey.shear, survey.catalogue and survey.simulate");
 
   if (from_catalogue) {
     read_catalogue_survey(config, reader, survey, names);

@@ -10,10 +10,10 @@ namespace umbriel {
 
 /// TAN coordinates of a map, in FITS terms; array element [y, x] is FITS pixel (x + 1, y + 1).
 struct TangentPlane {
-  double ra_deg = 0, dec_deg = 0;          ///< CRVAL: the tangent point, degrees
-  double crpix_x = 0, crpix_y = 0;         ///< its FITS pixel, 1-based: the first pixel's centre is 1
-  double cdelt_x_deg = 0, cdelt_y_deg = 0; ///< degrees a pixel; cdelt_x < 0: right ascension grows to the left
-  double rotation_deg = 0;                 ///< CROTA2: angle from north to the map's y axis, of the plane's axes
+  double ra_deg = 0, dec_deg = 0;           ///< CRVAL: the tangent point, degrees
+  double crpix_x = 0, crpix_y = 0;          ///< its FITS pixel, 1-based: the first pixel's centre is 1
+  double cdelt_x_deg = 0, cdelt_y_deg = 0;  ///< degrees a pixel; cdelt_x < 0: right ascension grows to the left
+  double rotation_deg = 0;                  ///< CROTA2: angle from north to the map's y axis, of the plane's axes
 };
 
 /// Position (x, y) in degrees on the plane that touches the sphere at (ra0, dec0); all angles in degrees.

@@ -96,7 +96,8 @@ void kick_and_drift(const Space& space, Grid grid, int n, int fields, const View
           const float along = drift * Mass::inverse_value(power[kx], temperature, precision, unit);
           const float pulled = pull * m, push = kick * spring * m;
           const float xr = x[2 * kx], xi = x[2 * kx + 1];
-          const float pr = p[2 * kx] + kick * g[2 * kx] + push * xr, pi = p[2 * kx + 1] + kick * g[2 * kx + 1] + push * xi;
+          const float pr = p[2 * kx] + kick * g[2 * kx] + push * xr,
+                      pi = p[2 * kx + 1] + kick * g[2 * kx + 1] + push * xi;
           p[2 * kx] = turn * pr - pulled * xr;
           p[2 * kx + 1] = turn * pi - pulled * xi;
           x[2 * kx] = turn * xr + along * pr;
@@ -127,8 +128,7 @@ void last_kick(const Space& space, Grid grid, int n, int fields, const View1<int
 void copy_slots(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const SpectrumBatch& from,
                 const SpectrumBatch& to) {
   for_each_element(
-      "umbriel::copy_slots", space, n * fields, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int map, int ky, int kx) {
+      "umbriel::copy_slots", space, n * fields, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky, int kx) {
         const int at = list(map / fields) * fields + map % fields;
         to(at, ky, kx) = from(at, ky, kx);
       });
@@ -137,8 +137,7 @@ void copy_slots(const Space& space, Grid grid, int n, int fields, const View1<in
 void swap_slots(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const SpectrumBatch& a,
                 const SpectrumBatch& b) {
   for_each_element(
-      "umbriel::swap_slots", space, n * fields, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int map, int ky, int kx) {
+      "umbriel::swap_slots", space, n * fields, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky, int kx) {
         const int at = list(map / fields) * fields + map % fields;
         const Complex kept = a(at, ky, kx);
         a(at, ky, kx) = b(at, ky, kx);
@@ -150,8 +149,7 @@ void swap_slots(const Space& space, Grid grid, int n, int fields, const View1<in
 void add_score(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const View1<float>& factor,
                const SpectrumBatch& score, const SpectrumBatch& state) {
   for_each_element(
-      "umbriel::add_score", space, n * fields, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int map, int ky, int kx) {
+      "umbriel::add_score", space, n * fields, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky, int kx) {
         const int slot = list(map / fields);
         const int at = slot * fields + map % fields;
         const Complex g = score(at, ky, kx), x = state(at, ky, kx);
@@ -189,8 +187,8 @@ struct BlockMeans {
   }
 };
 
-/// Two-stage splitting of McLachlan 1995 (kicks a, 1 - 2a, a around two drifts of half a step): per evaluation a tenth of
-/// the energy error of leapfrog, so longer steps for the same acceptance (Blanes, Casas & Sanz-Serna 2014).
+/// Two-stage splitting of McLachlan 1995 (kicks a, 1 - 2a, a around two drifts of half a step): per evaluation a tenth
+/// of the energy error of leapfrog, so longer steps for the same acceptance (Blanes, Casas & Sanz-Serna 2014).
 constexpr double two_stage = 0.21132486540518712;  // (3 - sqrt 3) / 6
 
 /// Kick before drift number `drift` of a trajectory in units of the drift: neighbouring kicks of two steps are one.
@@ -226,16 +224,16 @@ std::vector<std::string> monitored_names() {
 struct AnnealedHmc::Slot {
   std::int64_t chain = -1;
   Phase phase = Phase::evaluate;
-  int trajectory = 0;         // trajectories finished
-  int leap = 0, leaps = 0;    // in the current one
+  int trajectory = 0;       // trajectories finished
+  int leap = 0, leaps = 0;  // in the current one
   float sigma = 0, precision = 0;
-  double step = 0;            // of the current trajectory
-  double step_factor = 1;     // adapted while annealing, from this chain's own acceptances
+  double step = 0;         // of the current trajectory
+  double step_factor = 1;  // adapted while annealing, from this chain's own acceptances
   double log_density = 0, kinetic = 0;
   double previous_log_density = 0;
   int tested = 0, accepted = 0;  // Metropolis tests
-  int steps_here = 0;         // "paper": steps at this temperature
-  float proposed_sigma = 0;   // "paper": temperature under test
+  int steps_here = 0;            // "paper": steps at this temperature
+  float proposed_sigma = 0;      // "paper": temperature under test
   double path_old = 0, path_new = 0;
   int ode_step = 0;
   double ode_factor = 0;
@@ -252,7 +250,9 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
           "the tail is longer than the run", "sampler.tail", "shorten it or take more steps");
   const Grid grid = density.grid();
   const int maps = options.batch * density.fields();
-  const auto spectra = [&](const std::string& label) { return SpectrumBatch(label, maps, grid.height, grid.half_width()); };
+  const auto spectra = [&](const std::string& label) {
+    return SpectrumBatch(label, maps, grid.height, grid.half_width());
+  };
   state_ = spectra("umbriel::hmc_state");
   momentum_ = spectra("umbriel::hmc_momentum");
   score_ = spectra("umbriel::hmc_score");
@@ -396,8 +396,8 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
     const double u = uniform_draw(options_, Purpose::acceptance, slot.chain, slot.trajectory, 0);
     // Cooling is a way to a good start: its moves need no exact test, only energy conserved well enough to be stable.
     const bool cooling = !paper && slot.trajectory < options_.temperatures + options_.settling;
-    const bool accepted = std::isfinite(change) && (cooling ? change > -0.05 * std::max(kinetic, slot.kinetic)
-                                                            : std::log(u) < change);
+    const bool accepted =
+        std::isfinite(change) && (cooling ? change > -0.05 * std::max(kinetic, slot.kinetic) : std::log(u) < change);
     if (!cooling) {
       ++slot.tested;
       slot.accepted += accepted ? 1 : 0;
@@ -439,7 +439,8 @@ void AnnealedHmc::after_trajectory(Slot& slot, bool accepted) {
   if (slot.trajectory < options_.temperatures) {
     slot.step_factor = std::min(1.0, slot.step_factor * (accepted ? 1.1 : 0.7));
     const double fraction = static_cast<double>(slot.trajectory) / std::max(1, options_.temperatures - 1);
-    set_sigma(slot, static_cast<float>(options_.sigma_start * std::pow(options_.sigma_end / options_.sigma_start, fraction)));
+    set_sigma(slot,
+              static_cast<float>(options_.sigma_start * std::pow(options_.sigma_end / options_.sigma_start, fraction)));
     slot.phase = Phase::evaluate;
   } else if (slot.trajectory == options_.temperatures) {
     set_sigma(slot, static_cast<float>(options_.sigma_final));
@@ -482,8 +483,8 @@ void AnnealedHmc::finish_chains(const Space& space, const std::vector<int>& slot
     ChainResult& result = slot.result;
     const float* first = host.data() + static_cast<std::size_t>(i) * size;
     result.sample.assign(first, first + size);
-    result.diverged = result.diverged ||
-                      !std::all_of(result.sample.begin(), result.sample.end(), [](float v) { return std::isfinite(v); });
+    result.diverged = result.diverged || !std::all_of(result.sample.begin(), result.sample.end(),
+                                                      [](float v) { return std::isfinite(v); });
     if (result.diverged) std::fill(result.sample.begin(), result.sample.end(), std::numeric_limits<float>::quiet_NaN());
     result.accept_rate = slot.tested > 0 ? static_cast<double>(slot.accepted) / slot.tested : 0;
     result.trace_sigma.resize(options_.trace_length(), std::numeric_limits<float>::quiet_NaN());

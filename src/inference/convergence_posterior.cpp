@@ -18,7 +18,7 @@ void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, in
   if (fields == 1) {
     for_each_row(
         "umbriel::apply_spin2", space, n, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
+        KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
           const float* e = row_of(state, first + chain, ky);
           float *g1 = row_to(spectra, maps * chain, ky), *g2 = row_to(spectra, maps * chain + 1, ky);
           UMBRIEL_INDEPENDENT_ITERATIONS
@@ -34,7 +34,7 @@ void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, in
   } else {
     for_each_row(
         "umbriel::apply_spin2_eb", space, n, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
+        KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
           const float *e = row_of(state, 2 * (first + chain), ky), *b = row_of(state, 2 * (first + chain) + 1, ky);
           float *g1 = row_to(spectra, maps * chain, ky), *g2 = row_to(spectra, maps * chain + 1, ky);
           UMBRIEL_INDEPENDENT_ITERATIONS
@@ -52,7 +52,7 @@ void apply_spin2(const Space& space, Grid grid, int first, int n, int fields, in
   if (maps == 3) {
     for_each_row(
         "umbriel::scale_convergence", space, n, grid.height, grid.half_width(),
-      KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
+        KOKKOS_LAMBDA(int chain, int ky, int begin, int end) {
           const float* e = row_of(state, fields * (first + chain), ky);
           float* out = row_to(spectra, maps * chain + 2, ky);
           UMBRIEL_INDEPENDENT_ITERATIONS
@@ -110,9 +110,9 @@ void weigh_reduced_residual(const Space& space, Grid grid, int first, int n, con
       });
 }
 
-/// out <- scale D^T spectra - prior_factor state / (P + sigma^2), and |state|^2 / (P + sigma^2) of each field of a chain in
-/// `prior`. From gamma1 + i gamma2 = D (E + i B): E = D1 gamma1 + D2 gamma2, B = D1 gamma2 - D2 gamma1. Without the prior
-/// the state may be memory never set.
+/// out <- scale D^T spectra - prior_factor state / (P + sigma^2), and |state|^2 / (P + sigma^2) of each field of a
+/// chain in `prior`. From gamma1 + i gamma2 = D (E + i B): E = D1 gamma1 + D2 gamma2, B = D1 gamma2 - D2 gamma1.
+/// Without the prior the state may be memory never set.
 template <bool with_prior>
 void adjoint_and_prior(const Space& space, Grid grid, int first, int n, int fields, int maps, float sign,
                        float prior_factor, const View2<float>& power, const View1<float>& sigma,
@@ -199,11 +199,10 @@ void ConvergencePosterior::evaluate(const Space& space, int n, const SpectrumBat
       weigh_residual(space, grid_, first, m, 1.0f, data_, variance_, sigma, scratch_.maps, scratch_.sums, chi2);
     }
     fft_.forward(space, scratch_.maps, scratch_.spectra, maps * m);
-    adjoint_and_prior<true>(space, grid_, first, m, fields, maps, 1.0f, 1.0f, power_, sigma, scratch_.spectra, state, score,
-                      scratch_.sums, prior);
+    adjoint_and_prior<true>(space, grid_, first, m, fields, maps, 1.0f, 1.0f, power_, sigma, scratch_.spectra, state,
+                            score, scratch_.sums, prior);
     Kokkos::parallel_for(
-        "umbriel::log_density", Kokkos::RangePolicy<Space>(space, 0, m),
-        KOKKOS_LAMBDA(int chain) {
+        "umbriel::log_density", Kokkos::RangePolicy<Space>(space, 0, m), KOKKOS_LAMBDA(int chain) {
           double sum = chi2(chain);
           for (int f = 0; f < fields; ++f) sum += prior(fields * chain + f);
           log_density(first + chain) = -0.5 * sum;
@@ -221,8 +220,8 @@ void ConvergencePosterior::apply_curvature(const Space& space, int n, const Spec
     fft_.inverse(space, scratch_.spectra, scratch_.maps, 2 * m);
     weigh_residual(space, grid_, first, m, 0.0f, data_, variance_, cold, scratch_.maps, scratch_.sums, scratch_.chi2);
     fft_.forward(space, scratch_.maps, scratch_.spectra, 2 * m);
-    adjoint_and_prior<true>(space, grid_, first, m, fields(), 2, -1.0f, -1.0f, power_, cold, scratch_.spectra, state, out,
-                      scratch_.sums, scratch_.prior);
+    adjoint_and_prior<true>(space, grid_, first, m, fields(), 2, -1.0f, -1.0f, power_, cold, scratch_.spectra, state,
+                            out, scratch_.sums, scratch_.prior);
   }
 }
 
@@ -233,7 +232,7 @@ void ConvergencePosterior::adjoint(const Space& space, int n, const MapBatch& sh
     const auto part = Kokkos::subview(shear, std::make_pair(2 * first, 2 * (first + m)), Kokkos::ALL, Kokkos::ALL);
     fft_.forward(space, part, scratch_.spectra, 2 * m);
     adjoint_and_prior<false>(space, grid_, first, m, fields(), 2, 1.0f, 0.0f, power_, cold, scratch_.spectra, out, out,
-                      scratch_.sums, scratch_.prior);
+                             scratch_.sums, scratch_.prior);
   }
 }
 
@@ -252,7 +251,8 @@ float ConvergencePosterior::precision(float sigma) const {
   double sum = 0;
   for (int c = 0; c < 2; ++c) {
     for (int y = 0; y < grid_.height; ++y) {
-      for (int x = 0; x < grid_.width; ++x) sum += 1.0 / (static_cast<double>(host_variance_(c, y, x)) + static_cast<double>(sigma) * sigma);
+      for (int x = 0; x < grid_.width; ++x)
+        sum += 1.0 / (static_cast<double>(host_variance_(c, y, x)) + static_cast<double>(sigma) * sigma);
     }
   }
   const auto mean = static_cast<float>(sum / (2.0 * static_cast<double>(grid_.pixels())));

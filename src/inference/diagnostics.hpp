@@ -8,9 +8,9 @@ namespace umbriel {
 /// Draws of one scalar: draws[chain][step]. Chains with a value that is not finite are left out.
 using ChainDraws = std::vector<std::vector<double>>;
 
-/// Nested R-hat of Margossian et al. 2024 (Bayesian Analysis; arXiv 2110.13017, eqs. 5-9): chains of a super-chain start
-/// from one point, so that the spread between super-chain means shows what is left of the start even when every chain is
-/// a few steps long. 1 when converged; NaN with fewer than two whole super-chains.
+/// Nested R-hat of Margossian et al. 2024 (Bayesian Analysis; arXiv 2110.13017, eqs. 5-9): chains of a super-chain
+/// start from one point, so that the spread between super-chain means shows what is left of the start even when every
+/// chain is a few steps long. 1 when converged; NaN with fewer than two whole super-chains.
 double nested_r_hat(const ChainDraws& draws, int chains_a_superchain);
 
 /// Effective sample size of all draws together, from the autocorrelation averaged over chains with Geyer's initial

@@ -12,9 +12,7 @@ namespace umbriel {
 namespace {
 
 /// A unit of the preconditioner 1/(1/P + w) at a mode; 0 for pinned modes.
-KOKKOS_INLINE_FUNCTION float preconditioner(float power, float precision) {
-  return power / (1.0f + power * precision);
-}
+KOKKOS_INLINE_FUNCTION float preconditioner(float power, float precision) { return power / (1.0f + power * precision); }
 
 /// out(map) = <r, M^-1 r>.
 void preconditioned_norm(const Space& space, Grid grid, int n, const View2<float>& power, float precision,
@@ -26,7 +24,7 @@ void preconditioned_norm(const Space& space, Grid grid, int n, const View2<float
         UMBRIEL_INDEPENDENT_ITERATIONS
         for (int kx = begin; kx < end; ++kx) {
           terms[kx - begin] = mode_weight(grid, kx) * preconditioner(p[kx], precision) *
-                 (a[2 * kx] * a[2 * kx] + a[2 * kx + 1] * a[2 * kx + 1]);
+                              (a[2 * kx] * a[2 * kx] + a[2 * kx + 1] * a[2 * kx + 1]);
         }
       });
 }
@@ -87,9 +85,8 @@ void weigh_mock_residual(const Space& space, Grid grid, int n, const MapBatch& d
 
 void weigh_data(const Space& space, Grid grid, const MapBatch& data, const MapBatch& variance, const MapBatch& out) {
   for_each_element(
-      "umbriel::weigh_data", space, 2, grid.height, grid.width, KOKKOS_LAMBDA(int map, int y, int x) {
-        out(map, y, x) = data(map, y, x) / variance(map, y, x);
-      });
+      "umbriel::weigh_data", space, 2, grid.height, grid.width,
+      KOKKOS_LAMBDA(int map, int y, int x) { out(map, y, x) = data(map, y, x) / variance(map, y, x); });
 }
 
 /// E = D1 g1 + D2 g2, B = D1 g2 - D2 g1, in place.
@@ -117,7 +114,9 @@ GaussianPosterior::GaussianPosterior(const ConvergencePosterior& posterior, int 
     : posterior_(posterior), batch_(batch), options_(options) {
   const Grid grid = posterior.grid();
   const int fields = posterior.fields();
-  const auto spectra = [&](const std::string& label, int n) { return SpectrumBatch(label, n, grid.height, grid.half_width()); };
+  const auto spectra = [&](const std::string& label, int n) {
+    return SpectrumBatch(label, n, grid.height, grid.half_width());
+  };
   residual_ = spectra("umbriel::residual", batch * fields);
   direction_ = spectra("umbriel::direction", batch * fields);
   product_ = spectra("umbriel::product", batch * fields);
@@ -191,8 +190,7 @@ SpectrumBatch GaussianPosterior::mean(const Space& space) {
   posterior_.adjoint(space, 1, shear_, residual_);
   solve(space, 1, residual_, solution_);
   SpectrumBatch mean("umbriel::wiener_mean", fields, grid.height, grid.half_width());
-  Kokkos::deep_copy(space, mean,
-                    Kokkos::subview(solution_, std::make_pair(0, fields), Kokkos::ALL, Kokkos::ALL));
+  Kokkos::deep_copy(space, mean, Kokkos::subview(solution_, std::make_pair(0, fields), Kokkos::ALL, Kokkos::ALL));
   return mean;
 }
 
@@ -244,7 +242,9 @@ SpectrumBatch maximum_posterior(const Space& space, const ConvergencePosterior& 
   const int fields = posterior.fields();
   const View2<float> power = posterior.prior_power();
   const float precision = posterior.precision(0.0f);
-  const auto spectra = [&](const std::string& label) { return SpectrumBatch(label, fields, grid.height, grid.half_width()); };
+  const auto spectra = [&](const std::string& label) {
+    return SpectrumBatch(label, fields, grid.height, grid.half_width());
+  };
   SpectrumBatch x = spectra("umbriel::map_state"), trial = spectra("umbriel::map_trial");
   SpectrumBatch score = spectra("umbriel::map_score"), previous = spectra("umbriel::map_previous");
   SpectrumBatch direction = spectra("umbriel::map_direction");
@@ -293,7 +293,8 @@ SpectrumBatch maximum_posterior(const Space& space, const ConvergencePosterior& 
       if (accepted) {
         best = value;
       } else {
-        const double secant = std::isfinite(new_slope) && new_slope < slope ? step * slope / (slope - new_slope) : 0.3 * step;
+        const double secant =
+            std::isfinite(new_slope) && new_slope < slope ? step * slope / (slope - new_slope) : 0.3 * step;
         step = std::clamp(secant, 0.1 * step, 4 * step);
       }
     }

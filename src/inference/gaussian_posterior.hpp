@@ -22,8 +22,8 @@ class GaussianPosterior {
   /// Wiener mean, the mean and the maximum of the posterior. @return orthonormal spectra [C, H, W/2+1]
   SpectrumBatch mean(const Space& space);
 
-  /// n draws with sample indices first ... first + n - 1, n <= batch: fields [n C, y, x]. A draw depends on seed and index
-  /// alone.
+  /// n draws with sample indices first ... first + n - 1, n <= batch: fields [n C, y, x]. A draw depends on seed and
+  /// index alone.
   void draw(const Space& space, std::uint64_t seed, std::uint32_t first, int n, const MapBatch& maps);
 
   /// Iterations of the last solve.

@@ -1,8 +1,8 @@
 /// What a sampler may know of a posterior: its log-density and score at a temperature, never how they are computed.
 ///
 /// A state is the orthonormal half spectrum of one or more fields, a = FFT(kappa) / sqrt(H W): C maps a chain
-/// [C, H, W/2+1] (C = 1: convergence; C = 2: E and B modes). Inner products run over the full plane, where a mode of the
-/// half spectrum counts mode_weight times; a score is the gradient in that inner product.
+/// [C, H, W/2+1] (C = 1: convergence; C = 2: E and B modes). Inner products run over the full plane, where a mode of
+/// the half spectrum counts mode_weight times; a score is the gradient in that inner product.
 #pragma once
 
 #include "umbriel/core/views.hpp"

@@ -35,7 +35,8 @@ class Colormap {
   struct ControlPoint {
     double lightness, chroma, hue;
   };
-  /// A smooth curve through control points, resampled to equal steps; colours outside sRGB lose chroma, never lightness.
+  /// A smooth curve through control points, resampled to equal steps; colours outside sRGB lose chroma, never
+  /// lightness.
   explicit Colormap(const std::vector<ControlPoint>& points);
 
  private:

@@ -33,8 +33,7 @@ void colour(const Space& space, const SpectrumBatch& spectra, const View2<float>
 /// maps [n, y, x] = kappa0 (exp(maps - half_variance) - 1).
 void exponentiate(const Space& space, const MapBatch& maps, Grid grid, float kappa0, float half_variance, int n) {
   for_each_element(
-      "umbriel::lognormal", space, n, grid.height, grid.width,
-      KOKKOS_LAMBDA(const int map, const int y, const int x) {
+      "umbriel::lognormal", space, n, grid.height, grid.width, KOKKOS_LAMBDA(const int map, const int y, const int x) {
         maps(map, y, x) = kappa0 * (math::exp(maps(map, y, x) - half_variance) - 1.0f);
       });
 }

@@ -55,7 +55,7 @@ class ConvergenceSimulator {
   HostView2<float> power_;
   View2<float> amplitude_;  ///< [ky, kx], what multiplies the transform of white noise: sqrt(P) / pixels
   RealFft fft_;
-  View1<DrawKey> keys_;     ///< buffers of draw: one address a map
+  View1<DrawKey> keys_;  ///< buffers of draw: one address a map
   SpectrumBatch spectra_;
 };
 

@@ -63,8 +63,8 @@ double Cosmology::matter_fraction(double z) const {
 double Cosmology::comoving_distance(double z) const {
   check_redshift(z);
   // In ln(1 + z) the integrand stays smooth up to any redshift.
-  return hubble_length * integrate([this](double x) { return std::exp(x) / expansion(std::expm1(x)); }, 0,
-                                   std::log1p(z), 16);
+  return hubble_length *
+         integrate([this](double x) { return std::exp(x) / expansion(std::expm1(x)); }, 0, std::log1p(z), 16);
 }
 
 double Cosmology::growth(double z) const {

@@ -49,11 +49,11 @@ MatterPower::MatterPower(const Cosmology& cosmology) : cosmology_(cosmology) {
   const double drag_b1 = 0.313 * std::pow(matter, -0.419) * (1 + 0.607 * std::pow(matter, 0.674));
   const double drag_b2 = 0.238 * std::pow(matter, 0.223);
   const double z_drag = 1291 * std::pow(matter, 0.251) / (1 + 0.659 * std::pow(matter, 0.828)) *
-                        (1 + drag_b1 * std::pow(baryons, drag_b2));  // 4
+                        (1 + drag_b1 * std::pow(baryons, drag_b2));                                     // 4
   const auto momentum_ratio = [&](double z) { return 31.5 * baryons / std::pow(theta, 4) * 1e3 / z; };  // 5
   const double r_drag = momentum_ratio(z_drag), r_equality = momentum_ratio(z_equality);
   const double sound_ratio = (std::sqrt(1 + r_drag) + std::sqrt(r_drag + r_equality)) / (1 + std::sqrt(r_equality));
-  sound_horizon_ = 2 / (3 * k_equality_) * std::sqrt(6 / r_equality) * std::log(sound_ratio);              // 6
+  sound_horizon_ = 2 / (3 * k_equality_) * std::sqrt(6 / r_equality) * std::log(sound_ratio);               // 6
   k_silk_ = 1.6 * std::pow(baryons, 0.52) * std::pow(matter, 0.73) * (1 + std::pow(10.4 * matter, -0.95));  // 7
 
   const double a1 = std::pow(46.9 * matter, 0.670) * (1 + std::pow(32.1 * matter, -0.532));
@@ -65,9 +65,9 @@ MatterPower::MatterPower(const Cosmology& cosmology) : cosmology_(cosmology) {
 
   const double y = (1 + z_equality) / (1 + z_drag);
   const double root = std::sqrt(1 + y);
-  const double g = y * (-6 * root + (2 + 3 * y) * std::log((root + 1) / (root - 1)));                 // 15
-  alpha_b_ = 2.07 * k_equality_ * sound_horizon_ * std::pow(1 + r_drag, -0.75) * g;                   // 14
-  beta_node_ = 8.41 * std::pow(matter, 0.435);                                                        // 23
+  const double g = y * (-6 * root + (2 + 3 * y) * std::log((root + 1) / (root - 1)));                  // 15
+  alpha_b_ = 2.07 * k_equality_ * sound_horizon_ * std::pow(1 + r_drag, -0.75) * g;                    // 14
+  beta_node_ = 8.41 * std::pow(matter, 0.435);                                                         // 23
   beta_b_ = 0.5 + baryon_fraction + (3 - 2 * baryon_fraction) * std::sqrt(square(17.2 * matter) + 1);  // 24
 
   k_.resize(k_steps + 1);
@@ -88,14 +88,14 @@ double MatterPower::transfer(double k) const {
   const double baryon_fraction = cosmology_.omega_b / cosmology_.omega_m;
 
   const double f = 1 / (1 + std::pow(ks / 5.4, 4));  // 18
-  const double cold = f * pressureless_transfer(q, 1, beta_c_) +
-                      (1 - f) * pressureless_transfer(q, alpha_c_, beta_c_);  // 17
+  const double cold =
+      f * pressureless_transfer(q, 1, beta_c_) + (1 - f) * pressureless_transfer(q, alpha_c_, beta_c_);  // 17
 
   const double phase = ks / std::cbrt(1 + cube(beta_node_ / ks));  // k times eq. 22
   const double oscillation = phase < 1e-4 ? 1 : std::sin(phase) / phase;
   const double baryonic = (pressureless_transfer(q, 1, 1) / (1 + square(ks / 5.2)) +
                            alpha_b_ / (1 + cube(beta_b_ / ks)) * std::exp(-std::pow(k_mpc / k_silk_, 1.4))) *
-                          oscillation;  // 21
+                          oscillation;                               // 21
   return baryon_fraction * baryonic + (1 - baryon_fraction) * cold;  // 16
 }
 
@@ -177,8 +177,7 @@ double MatterPower::nonlinear(double k, const HalofitParameters& p) const {
   const double delta = to_dimensionless * linear;
   const double y = k / p.k_sigma;
   // Two-halo term, A2.
-  const double quasilinear =
-      delta * std::pow(1 + delta, p.beta) / (1 + p.alpha * delta) * std::exp(-y / 4 - y * y / 8);
+  const double quasilinear = delta * std::pow(1 + delta, p.beta) / (1 + p.alpha * delta) * std::exp(-y / 4 - y * y / 8);
   // One-halo term, A3.
   const double one_halo = p.a * std::pow(y, 3 * p.f1) /
                           (1 + p.b * std::pow(y, p.f2) + std::pow(p.c * p.f3 * y, 3 - p.gamma)) /

@@ -16,9 +16,9 @@ struct HalofitParameters {
   double growth_squared = 1;  ///< P_linear(k, z) / P_linear(k, 0)
   bool linear = false;        ///< nothing collapses yet (the nonlinear scale is below 1e-5 Mpc/h): P is the linear one
   double k_sigma = 0;         ///< [h/Mpc] where the variance of the Gaussian-filtered field is one; eq. A4
-  double n_eff = 0, curvature = 0;                  ///< slope and curvature of the spectrum there; eqs. A4, A5
+  double n_eff = 0, curvature = 0;  ///< slope and curvature of the spectrum there; eqs. A4, A5
   double a = 0, b = 0, c = 0, gamma = 0, alpha = 0, beta = 0, nu = 0;  ///< eqs. A6 to A13; mu = 0
-  double f1 = 1, f2 = 1, f3 = 1;                    ///< powers of Omega_m(z); eq. A14
+  double f1 = 1, f2 = 1, f3 = 1;                                       ///< powers of Omega_m(z); eq. A14
 };
 
 class MatterPower {

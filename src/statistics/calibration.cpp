@@ -35,8 +35,8 @@ double chi2_tail(double chi2, double degrees) {
 }
 
 double rank_uniformity(const std::vector<std::int64_t>& ranks, int draws, int bins) {
-  require(bins > 1 && (draws + 1) % bins == 0, ExitCode::usage,
-          "ranks 0 ... draws do not fall into equal bins", "rank_uniformity", "let bins divide draws + 1");
+  require(bins > 1 && (draws + 1) % bins == 0, ExitCode::usage, "ranks 0 ... draws do not fall into equal bins",
+          "rank_uniformity", "let bins divide draws + 1");
   std::vector<double> counts(static_cast<std::size_t>(bins), 0);
   const std::int64_t width = (draws + 1) / bins;
   for (const std::int64_t rank : ranks) counts[static_cast<std::size_t>(rank / width)] += 1;

@@ -12,9 +12,9 @@ namespace umbriel {
 
 /// Statistics of each pixel over the maps that are finite; on rank 0, empty elsewhere.
 struct EnsembleSummary {
-  std::int64_t maps = 0;                       ///< maps counted
-  std::vector<float> mean, standard_deviation; ///< [pixel]; deviation with 1/(n - 1), NaN for one map
-  std::vector<std::vector<float>> quantiles;   ///< [level][pixel], linear between order statistics (numpy's default)
+  std::int64_t maps = 0;                        ///< maps counted
+  std::vector<float> mean, standard_deviation;  ///< [pixel]; deviation with 1/(n - 1), NaN for one map
+  std::vector<std::vector<float>> quantiles;    ///< [level][pixel], linear between order statistics (numpy's default)
 };
 
 /// @param local   this rank's maps, one after the other: maps [first of rank, ...) in rank order, each `pixels` long

@@ -40,20 +40,22 @@ class Folder {
 
   std::vector<std::string> files() const {
     std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename().string());
+    for (const auto& entry : std::filesystem::directory_iterator(path_))
+      names.push_back(entry.path().filename().string());
     std::sort(names.begin(), names.end());
     return names;
   }
 
-  /// Runs a shell command here. The environment is a fresh one: this test may itself run under mpiexec, and a child must
-  /// not take itself for one of its ranks.
+  /// Runs a shell command here. The environment is a fresh one: this test may itself run under mpiexec, and a child
+  /// must not take itself for one of its ranks.
   Outcome shell(const std::string& command) const {
     const char* home = std::getenv("HOME");
     const std::string line = "cd '" + path_ + "' && env -i PATH=\"$PATH\" LD_LIBRARY_PATH=\"$LD_LIBRARY_PATH\" HOME='" +
                              (home != nullptr ? home : "/tmp") +
                              "' OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 "
                              "OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none "
-                             "ASAN_OPTIONS=detect_leaks=0 sh -c '" + command + "' 2>&1";
+                             "ASAN_OPTIONS=detect_leaks=0 sh -c '" +
+                             command + "' 2>&1";
     Outcome outcome;
     std::FILE* pipe = ::popen(line.c_str(), "r");
     char buffer[4096];
@@ -63,9 +65,7 @@ class Folder {
     return outcome;
   }
 
-  Outcome umbriel(const std::string& arguments, int ranks = 1) const {
-    return shell(program(arguments, ranks));
-  }
+  Outcome umbriel(const std::string& arguments, int ranks = 1) const { return shell(program(arguments, ranks)); }
 
   static std::string program(const std::string& arguments, int ranks = 1) {
     std::string command;

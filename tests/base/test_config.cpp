@@ -216,10 +216,10 @@ TEST(RejectUnknownKeys, LooksIntoEveryTable) {
 // --- Overrides ------------------------------------------------------------------------------------------------------
 
 TEST(Overrides, ReplaceAddAndNest) {
-  const Config config = Config::parse(
-      sample, "c.toml",
-      {"run.seed=9", "run.keep_samples=false", "survey.noise=[0.1, 0.2]", "new.deep.key=1",
-       "survey.catalogue.dec=\"DEC\"", "top=2.5", "run.seed=10", " run.rate = 3 "});
+  const Config config =
+      Config::parse(sample, "c.toml",
+                    {"run.seed=9", "run.keep_samples=false", "survey.noise=[0.1, 0.2]", "new.deep.key=1",
+                     "survey.catalogue.dec=\"DEC\"", "top=2.5", "run.seed=10", " run.rate = 3 "});
   EXPECT_EQ(config.integer("run.seed"), 10);  // the last one counts
   EXPECT_FALSE(config.flag("run.keep_samples", true));
   EXPECT_EQ(config.numbers("survey.noise"), (Numbers{0.1, 0.2}));
@@ -231,9 +231,9 @@ TEST(Overrides, ReplaceAddAndNest) {
 }
 
 TEST(Overrides, TakeBareWordsAsText) {
-  const Config config =
-      Config::parse("", "c", {"a=gaussian", "b=/data/x.h5", "c=", "d=two words", "e=a=b", "f=1.5.fits", "g=\u03ba",
-                              "h=\"7\"", "i='x'", "j={k = 1}"});
+  const Config config = Config::parse("", "c",
+                                      {"a=gaussian", "b=/data/x.h5", "c=", "d=two words", "e=a=b", "f=1.5.fits",
+                                       "g=\u03ba", "h=\"7\"", "i='x'", "j={k = 1}"});
   EXPECT_EQ(config.text("a"), "gaussian");
   EXPECT_EQ(config.text("b"), "/data/x.h5");
   EXPECT_EQ(config.text("c"), "");
@@ -272,8 +272,8 @@ TEST(Overrides, AreCheckedLikeTheFile) {
 // --- Resolved -------------------------------------------------------------------------------------------------------
 
 TEST(Resolved, ParsesBackToTheSameValues) {
-  const Texts texts = {"", "two words", "quote \" and \\ slash", "tab\t and\nnewline", "\u03ba", "'single'", "a # b",
-                       "{}"};
+  const Texts texts = {"",      "two words", "quote \" and \\ slash", "tab\t and\nnewline", "\u03ba", "'single'",
+                       "a # b", "{}"};
   const Numbers numbers = {0.1, 1e300, -1e-300, 5e-324, 3, -0.0, 1.0 / 3, 123456789.123456789, 1e21, 100000};
   const auto ask = [&](const Config& config) {
     for (std::size_t i = 0; i < texts.size(); ++i) {

@@ -1,10 +1,10 @@
 // Requests to stop only set a flag.
 #include <gtest/gtest.h>
 
-#include <csignal>
-#include <cstdlib>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <csignal>
+#include <cstdlib>
 
 #include "umbriel/base/signals.hpp"
 

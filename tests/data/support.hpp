@@ -46,7 +46,8 @@ inline void expect_error(ExitCode code, const std::vector<std::string>& parts, c
   } catch (const Error& error) {
     EXPECT_EQ(static_cast<int>(error.code()), static_cast<int>(code)) << error.what();
     for (const std::string& part : parts)
-      EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << "no \"" << part << "\" in: " << error.what();
+      EXPECT_NE(std::string(error.what()).find(part), std::string::npos)
+          << "no \"" << part << "\" in: " << error.what();
     return;
   }
   FAIL() << "no error";
@@ -58,7 +59,7 @@ inline std::string reference_data() {
   return folder != nullptr && std::filesystem::exists(folder) ? folder : "";
 }
 
-#define UMBRIEL_NEEDS_REFERENCE_DATA(folder)            \
+#define UMBRIEL_NEEDS_REFERENCE_DATA(folder)                    \
   const std::string folder = ::umbriel::test::reference_data(); \
   if (folder.empty()) GTEST_SKIP() << "needs the reference data: set UMBRIEL_REFERENCE_DATA to their folder"
 

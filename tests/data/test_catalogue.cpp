@@ -151,8 +151,8 @@ TEST(Catalogue, RadiansAreRefusedAndSmallDegreesAreNot) {
   // Density tells where the grid is only a small part of the field: 100 times the galaxies, grid of 10 arcmin.
   ShapeCatalogue dense;
   for (int copy = 0; copy < 100; ++copy)
-    for (auto member : {&ShapeCatalogue::ra, &ShapeCatalogue::dec, &ShapeCatalogue::e1, &ShapeCatalogue::e2,
-                        &ShapeCatalogue::weight})
+    for (auto member :
+         {&ShapeCatalogue::ra, &ShapeCatalogue::dec, &ShapeCatalogue::e1, &ShapeCatalogue::e2, &ShapeCatalogue::weight})
       (dense.*member).insert((dense.*member).end(), (radians.*member).begin(), (radians.*member).end());
   expect_error(ExitCode::input, {"look like radians"}, [&] { bin_catalogue(dense, {36, 36}, 0.29); });
   BinningOptions insist;

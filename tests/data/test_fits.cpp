@@ -55,12 +55,15 @@ class FitsTest : public test::Folder {
 };
 
 const Grid grid{3, 4};
-const float map[12] = {0.5F, -1.25F, 3e-9F, std::numeric_limits<float>::infinity(), 5, 6, 7, 8, std::numeric_limits<float>::quiet_NaN(), 10, 11, -12};
+const float map[12] = {0.5F, -1.25F, 3e-9F, std::numeric_limits<float>::infinity(),  5,
+                       6,    7,      8,     std::numeric_limits<float>::quiet_NaN(), 10,
+                       11,   -12};
 
 TEST_F(FitsTest, MapComesBackBitForBit) {
   const TangentPlane plane{150.116, 2.2475, 2.5, 2.0, -0.29 / 60, 0.29 / 60, 0};
-  write_fits_map(path("map.fits"), map, grid, "uK", "posterior mean", plane,
-                 {{"SEED", std::int64_t{12345678901}, "seed"}, {"SIGMA", 0.1, ""}, {"METHOD", "annealed HMC", "sampler"}});
+  write_fits_map(
+      path("map.fits"), map, grid, "uK", "posterior mean", plane,
+      {{"SEED", std::int64_t{12345678901}, "seed"}, {"SIGMA", 0.1, ""}, {"METHOD", "annealed HMC", "sampler"}});
   const FitsImage back = read_fits_image(path("map.fits"));
   EXPECT_EQ(back.height, 3);
   EXPECT_EQ(back.width, 4);
@@ -81,8 +84,9 @@ TEST_F(FitsTest, MapComesBackBitForBit) {
   EXPECT_NEAR(back.wcs->cdelt_y_deg, plane.cdelt_y_deg, 1e-12);
   EXPECT_EQ(back.wcs->rotation_deg, 0);
   const std::string header = bytes("map.fits").substr(0, 2880);
-  for (const char* card : {"OBJECT  = 'posterior mean'", "SEED    =          12345678901", "SIGMA   =                  0.1",
-                           "METHOD  = 'annealed HMC'", "RADESYS = 'ICRS", "CHECKSUM=", "DATASUM ="})
+  for (const char* card :
+       {"OBJECT  = 'posterior mean'", "SEED    =          12345678901", "SIGMA   =                  0.1",
+        "METHOD  = 'annealed HMC'", "RADESYS = 'ICRS", "CHECKSUM=", "DATASUM ="})
     EXPECT_NE(header.find(card), std::string::npos) << card;
 }
 
@@ -101,8 +105,9 @@ TEST_F(FitsTest, FileAppearsOnlyWhenWhole) {
   expect_error(ExitCode::file_system, {"no/map.fits", "CFITSIO"},
                [&] { write_fits_map(path("no/map.fits"), map, grid, "", ""); });
   // A value that no FITS header can hold: the finished file stays, nothing else is left.
-  expect_error(ExitCode::file_system, {"map.fits"},
-               [&] { write_fits_map(path("map.fits"), map, grid, "", "", std::nullopt, {{"BAD", std::nan(""), ""}}); });
+  expect_error(ExitCode::file_system, {"map.fits"}, [&] {
+    write_fits_map(path("map.fits"), map, grid, "", "", std::nullopt, {{"BAD", std::nan(""), ""}});
+  });
   EXPECT_EQ(bytes("map.fits"), before);
   int files = 0;
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(path(""))) ++files;
@@ -144,7 +149,8 @@ TEST_F(FitsTest, FindsTheImageBehindAnEmptyPrimaryHdu) {
 TEST_F(FitsTest, TangentPlaneAgreesWithAstropy) {
   const TangentPlane plane{10.684, 41.269, 5.5, 3.25, -0.01, 0.012, 30};
   const double pixels[3][2] = {{1, 1}, {5.5, 3.25}, {10, 6}};
-  const double sky[3][2] = {{10.75380965079043, 41.26809623009677}, {10.684, 41.269}, {10.61019116698801, 41.27505526868102}};
+  const double sky[3][2] = {
+      {10.75380965079043, 41.26809623009677}, {10.684, 41.269}, {10.61019116698801, 41.27505526868102}};
   for (int i = 0; i < 3; ++i) {
     const auto position = sky_position(plane, pixels[i][0], pixels[i][1]);
     EXPECT_NEAR(position[0], sky[i][0], 1e-11);
@@ -158,8 +164,14 @@ TEST_F(FitsTest, TangentPlaneAgreesWithAstropy) {
 
 TEST_F(FitsTest, ReadsCdMatrix) {
   make_image("cd.fits", 10, 6, "TAN",
-             {{"CRVAL1", 10.684}, {"CRVAL2", 41.269}, {"CRPIX1", 5.5}, {"CRPIX2", 3.25},
-              {"CD1_1", -0.01 * std::sqrt(0.75)}, {"CD1_2", -0.006}, {"CD2_1", -0.005}, {"CD2_2", 0.012 * std::sqrt(0.75)}});
+             {{"CRVAL1", 10.684},
+              {"CRVAL2", 41.269},
+              {"CRPIX1", 5.5},
+              {"CRPIX2", 3.25},
+              {"CD1_1", -0.01 * std::sqrt(0.75)},
+              {"CD1_2", -0.006},
+              {"CD2_1", -0.005},
+              {"CD2_2", 0.012 * std::sqrt(0.75)}});
   const TangentPlane plane = read_fits_image(path("cd.fits")).wcs.value();
   EXPECT_NEAR(plane.cdelt_x_deg, -0.01, 1e-11);
   EXPECT_NEAR(plane.cdelt_y_deg, 0.012, 1e-11);
@@ -224,7 +236,8 @@ TEST_F(FitsTest, OtherFilesAreRefused) {
   write("empty.fits", "");
   expect_error(ExitCode::input, {"empty.fits"}, [&] { read_fits_image(path("empty.fits")); });
   make_table("table.fits", BINARY_TBL);
-  expect_error(ExitCode::input, {"table.fits", "no HDU", "two dimensions"}, [&] { read_fits_image(path("table.fits")); });
+  expect_error(ExitCode::input, {"table.fits", "no HDU", "two dimensions"},
+               [&] { read_fits_image(path("table.fits")); });
 }
 
 TEST_F(FitsTest, EveryTruncationIsSeen) {
@@ -233,7 +246,8 @@ TEST_F(FitsTest, EveryTruncationIsSeen) {
   const std::string whole = bytes("map.fits");
   for (const std::size_t size : {whole.size() - 1, whole.size() - 2880, whole.size() / 2, std::size_t{2880}}) {
     write("cut.fits", whole.substr(0, size));
-    expect_error(ExitCode::input, {"truncated", "cut.fits", "HDU 0", std::to_string(whole.size()), std::to_string(size)},
+    expect_error(ExitCode::input,
+                 {"truncated", "cut.fits", "HDU 0", std::to_string(whole.size()), std::to_string(size)},
                  [&] { read_fits_image(path("cut.fits")); });
   }
   write("cut.fits", whole.substr(0, 1000));
@@ -280,7 +294,8 @@ TEST_F(FitsTest, TextWithoutItsQuoteIsRefused) {
   std::string damaged = bytes("quote.fits");
   damaged[damaged.find("'RA---TAN'") + 9] = ' ';
   write("quote.fits", damaged);
-  expect_error(ExitCode::input, {"closing quote", "CTYPE1", "quote.fits"}, [&] { read_fits_image(path("quote.fits")); });
+  expect_error(ExitCode::input, {"closing quote", "CTYPE1", "quote.fits"},
+               [&] { read_fits_image(path("quote.fits")); });
 }
 
 TEST_F(FitsTest, AbsurdAxesAreRefusedBeforeMemoryIsTaken) {
@@ -300,8 +315,7 @@ TEST_F(FitsTest, ColumnsOfTables) {
     const std::string file = make_table(type == BINARY_TBL ? "b.fits" : "a.fits", type);
     EXPECT_EQ(read_fits_column(file, "ra"), (std::vector<double>{150.25, 149.5, 150.75}));
     EXPECT_EQ(read_fits_column(file, "DEC"), (std::vector<double>{2, -1, 3}));
-    expect_error(ExitCode::input, {"no column e1", "it has ID, RA, Dec", file},
-                 [&] { read_fits_column(file, "e1"); });
+    expect_error(ExitCode::input, {"no column e1", "it has ID, RA, Dec", file}, [&] { read_fits_column(file, "e1"); });
     expect_error(ExitCode::input, {"column id", "one number a row"}, [&] { read_fits_column(file, "id"); });
     expect_error(ExitCode::input, {"3 columns"}, [&] { read_fits_column(file); });
   }

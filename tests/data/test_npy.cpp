@@ -36,10 +36,11 @@ std::string raw(const std::vector<T>& values) {
 
 TEST_F(NpyTest, EveryType) {
   const std::vector<double> expected = {1, 0, 1};
-  const std::vector<std::pair<std::string, std::string>> files = {
-      {"<f4", raw<float>({1, 0, 1})},           {"<f8", raw<double>({1, 0, 1})},
-      {"<i4", raw<std::int32_t>({1, 0, 1})},    {"<i8", raw<std::int64_t>({1, 0, 1})},
-      {"|b1", std::string("\x01\x00\x01", 3)}};
+  const std::vector<std::pair<std::string, std::string>> files = {{"<f4", raw<float>({1, 0, 1})},
+                                                                  {"<f8", raw<double>({1, 0, 1})},
+                                                                  {"<i4", raw<std::int32_t>({1, 0, 1})},
+                                                                  {"<i8", raw<std::int64_t>({1, 0, 1})},
+                                                                  {"|b1", std::string("\x01\x00\x01", 3)}};
   for (const auto& [type, values] : files) {
     const NpyArray array = read_npy(write("a.npy", header(dictionary(type, "(3,)")) + values));
     EXPECT_EQ(array.shape, (std::vector<std::uint64_t>{3})) << type;
@@ -86,7 +87,8 @@ TEST_F(NpyTest, Refusals) {
   refused(header(dictionary("<f8", "(1,)")).substr(0, 40), {"truncated"});
   refused(header(dictionary("<f8", "(2,)")) + raw<double>({1}), {"truncated", "1 values"});
   refused(header(dictionary("<f8", "(2,)")) + raw<double>({1, 2, 3}), {"longer"});
-  refused(header(dictionary("<f8", "(999999999999999, 999999999999999, 999999999999999)")) + raw<double>({1}), {"truncated"});
+  refused(header(dictionary("<f8", "(999999999999999, 999999999999999, 999999999999999)")) + raw<double>({1}),
+          {"truncated"});
   refused(header(dictionary("<f8", "(-1,)")), {"header"});
   refused(header(dictionary("<f8", "(99999999999999999999999,)")), {"header"});
   refused(header(dictionary("<f8", "2")) + raw<double>({1, 2}), {"header"});

@@ -47,7 +47,8 @@ TEST_F(PowerSpectrumTest, ReadsNpyAndText) {
   write("cl.txt", "# l C_l\n10 1e-8\n\n20, 2e-8  # last\r\n");
   EXPECT_DOUBLE_EQ(read_power_spectrum(path("cl.txt"))(15), 1.5e-8);
   write("three.txt", "10 1 1\n");
-  expect_error(ExitCode::input, {"line 1", "two numbers", "three.txt"}, [&] { read_power_spectrum(path("three.txt")); });
+  expect_error(ExitCode::input, {"line 1", "two numbers", "three.txt"},
+               [&] { read_power_spectrum(path("three.txt")); });
   write("word.txt", "10 1\nx 2\n");
   expect_error(ExitCode::input, {"line 2"}, [&] { read_power_spectrum(path("word.txt")); });
   write("empty.txt", "# nothing\n");

@@ -165,7 +165,8 @@ TEST_F(SurveyTest, ValuesInObservedPixelsAreChecked) {
   const auto nan_float = static_cast<float>(nan_value);
   refused_map("e1.fits", {0, 0, 0, 0, nan_float, 0}, {"shear component 1 is nan", "e1.fits", "y = 1, x = 1", "mask"});
   refused_map("e2.fits", {0, 0, 0, INFINITY, 0, 0}, {"shear component 2 is inf", "e2.fits", "y = 1, x = 0"});
-  refused_map("std1.fits", {1, 0, 1, 1, 1, 1}, {"noise of shear component 1 is 0", "std1.fits", "y = 0, x = 1", "positive"});
+  refused_map("std1.fits", {1, 0, 1, 1, 1, 1},
+              {"noise of shear component 1 is 0", "std1.fits", "y = 0, x = 1", "positive"});
   refused_map("std2.fits", {1, -1, 1, 1, 1, 1}, {"noise of shear component 2 is -1", "std2.fits", "y = 0, x = 1"});
   refused_map("std2.fits", {nan_float, 1, 1, 1, 1, 1}, {"is nan", "std2.fits", "y = 0, x = 0"});
   refused_map("std2.fits", {1, 1, 1, 1, INFINITY, 1}, {"is inf", "std2.fits", "y = 1, x = 1"});
@@ -209,10 +210,10 @@ class CatalogueSurveyTest : public SurveyTest {
 
   // The galaxies of test_catalogue.cpp without the one of no weight.
   const std::vector<std::pair<const char*, std::vector<double>>> columns = {{"ra", {10, 10, 10.1, 12}},
-                                                                           {"dec", {0.05, 0.05, -0.05, 0}},
-                                                                           {"e1", {0.1, 0.3, -0.2, 0.2}},
-                                                                           {"e2", {0.2, -0.4, 0.1, 0.1}},
-                                                                           {"w", {1, 3, 2, 1}}};
+                                                                            {"dec", {0.05, 0.05, -0.05, 0}},
+                                                                            {"e1", {0.1, 0.3, -0.2, 0.2}},
+                                                                            {"e2", {0.2, -0.4, 0.1, 0.1}},
+                                                                            {"w", {1, 3, 2, 1}}};
 
   void make_column(const std::string& wanted) {
     fitsfile* file = nullptr;
@@ -234,7 +235,8 @@ class CatalogueSurveyTest : public SurveyTest {
     fits_create_diskfile(&file, path("cat.fits").c_str(), &status);
     std::vector<char*> names, forms(columns.size(), const_cast<char*>("D"));
     for (const auto& column : columns) names.push_back(const_cast<char*>(column.first));
-    fits_create_tbl(file, BINARY_TBL, 0, static_cast<int>(columns.size()), names.data(), forms.data(), nullptr, nullptr, &status);
+    fits_create_tbl(file, BINARY_TBL, 0, static_cast<int>(columns.size()), names.data(), forms.data(), nullptr, nullptr,
+                    &status);
     int index = 0;
     for (const auto& column : columns)
       fits_write_col(file, TDOUBLE, ++index, 1, 1, static_cast<LONGLONG>(column.second.size()),
@@ -244,12 +246,14 @@ class CatalogueSurveyTest : public SurveyTest {
   }
 
   const std::string grid_keys = "size = [3, 2]\ncentre = [10, 0]\npixel_arcmin = 6\n";
-  const std::string files = "ra = \"ra.fits\", dec = \"dec.fits\", e1 = \"e1.fits\", e2 = \"e2.fits\", weight = \"w.fits\"";
+  const std::string files =
+      "ra = \"ra.fits\", dec = \"dec.fits\", e1 = \"e1.fits\", e2 = \"e2.fits\", weight = \"w.fits\"";
 };
 
 TEST_F(CatalogueSurveyTest, FromColumnsAndFromATable) {
   for (const std::string& form :
-       {files, std::string("file = \"cat.fits\", ra = \"RA\", dec = \"DEC\", e1 = \"e1\", e2 = \"e2\", weight = \"w\"")}) {
+       {files,
+        std::string("file = \"cat.fits\", ra = \"RA\", dec = \"DEC\", e1 = \"e1\", e2 = \"e2\", weight = \"w\"")}) {
     const Survey s = survey("catalogue = {" + form + "}\n" + grid_keys);
     EXPECT_EQ(s.grid, grid);
     EXPECT_EQ(s.pixel_arcmin, 6);
@@ -269,8 +273,9 @@ TEST_F(CatalogueSurveyTest, FromColumnsAndFromATable) {
 
 TEST_F(CatalogueSurveyTest, OptionsNoiseAndMask) {
   const std::string unweighted = "ra = \"ra.fits\", dec = \"dec.fits\", e1 = \"e1.fits\", e2 = \"e2.fits\"";
-  const Survey s = survey("catalogue = {" + unweighted + ", flip_e1 = true, flip_e2 = false, projection = \"tangent\"}\n" +
-                          grid_keys + "noise = 0.5\n");
+  const Survey s =
+      survey("catalogue = {" + unweighted + ", flip_e1 = true, flip_e2 = false, projection = \"tangent\"}\n" +
+             grid_keys + "noise = 0.5\n");
   EXPECT_FLOAT_EQ(s.shear(0, 1, 1), -0.2F);
   EXPECT_FLOAT_EQ(s.shear(1, 1, 1), -0.1F);
   EXPECT_EQ(s.noise(0, 1, 1), 0.5F);
@@ -290,11 +295,14 @@ TEST_F(CatalogueSurveyTest, Refusals) {
   refused(ExitCode::usage, good + "size = [3, 2]\npixel_arcmin = 6\ncentre = [10]\n", {"centre", "[ra, dec]"});
   refused(ExitCode::usage, "catalogue = \"cat.fits\"\n" + grid_keys, {"not a table"});
   refused(ExitCode::usage, "catalogue = {ra = \"ra.fits\"}\n" + grid_keys, {"survey.catalogue.dec"});
-  refused(ExitCode::usage, "catalogue = {" + files + ", projection = \"mercator\"}\n" + grid_keys, {"mercator", "tangent"});
+  refused(ExitCode::usage, "catalogue = {" + files + ", projection = \"mercator\"}\n" + grid_keys,
+          {"mercator", "tangent"});
   refused(ExitCode::usage, "catalogue = {" + files + ", wieght = \"w.fits\"}\n" + grid_keys, {"wieght"});
-  refused(ExitCode::input, "catalogue = {file = \"cat.fits\", ra = \"ALPHA\", dec = \"dec\", e1 = \"e1\", e2 = \"e2\"}\n" + grid_keys,
+  refused(ExitCode::input,
+          "catalogue = {file = \"cat.fits\", ra = \"ALPHA\", dec = \"dec\", e1 = \"e1\", e2 = \"e2\"}\n" + grid_keys,
           {"no column ALPHA", "ra, dec, e1, e2, w", "cat.fits"});
-  const std::string no_scatter = "catalogue = {ra = \"ra.fits\", dec = \"dec.fits\", e1 = \"w.fits\", e2 = \"w.fits\"}\n";
+  const std::string no_scatter =
+      "catalogue = {ra = \"ra.fits\", dec = \"dec.fits\", e1 = \"w.fits\", e2 = \"w.fits\"}\n";
   const double ones[4] = {1, 1, 1, 1};
   fitsfile* file = nullptr;
   int status = 0;
@@ -302,18 +310,20 @@ TEST_F(CatalogueSurveyTest, Refusals) {
   fits_write_img(file, TDOUBLE, 1, 4, const_cast<double*>(ones), &status);
   fits_close_file(file, &status);
   refused(ExitCode::input, no_scatter + grid_keys, {"do not scatter", "survey.noise"});
-  refused(ExitCode::input, good + "size = [3, 2]\ncentre = [50, 0]\npixel_arcmin = 6\n", {"no galaxy", "survey.catalogue"});
+  refused(ExitCode::input, good + "size = [3, 2]\ncentre = [50, 0]\npixel_arcmin = 6\n",
+          {"no galaxy", "survey.catalogue"});
 }
 
 TEST_F(CatalogueSurveyTest, ReadsCosmos) {
   UMBRIEL_NEEDS_REFERENCE_DATA(data);
   const std::string folder = data + "/cosmos/";
-  const Survey maps = survey("shear = [\"" + folder + "e1_map.fits\", \"" + folder + "e2_map.fits\"]\nnoise = [\"" + folder +
-                             "std1.fits\", \"" + folder + "std2.fits\"]\nmask = \"" + folder +
-                             "mask.fits\"\npixel_arcmin = 0.29\n");
-  const Survey binned = survey("catalogue = {ra = \"" + folder + "ra.fits\", dec = \"" + folder + "dec.fits\", e1 = \"" +
-                               folder + "e1.fits\", e2 = \"" + folder + "e2.fits\", weight = \"" + folder +
-                               "nhweight_int.fits\"}\nsize = [360, 360]\npixel_arcmin = 0.29\n");
+  const Survey maps =
+      survey("shear = [\"" + folder + "e1_map.fits\", \"" + folder + "e2_map.fits\"]\nnoise = [\"" + folder +
+             "std1.fits\", \"" + folder + "std2.fits\"]\nmask = \"" + folder + "mask.fits\"\npixel_arcmin = 0.29\n");
+  const Survey binned =
+      survey("catalogue = {ra = \"" + folder + "ra.fits\", dec = \"" + folder + "dec.fits\", e1 = \"" + folder +
+             "e1.fits\", e2 = \"" + folder + "e2.fits\", weight = \"" + folder +
+             "nhweight_int.fits\"}\nsize = [360, 360]\npixel_arcmin = 0.29\n");
   long observed = 0, different = 0;
   for (int y = 0; y < 360; ++y) {
     for (int x = 0; x < 360; ++x) {

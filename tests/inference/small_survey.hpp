@@ -19,8 +19,9 @@ inline Survey small_survey(Grid grid, bool full = false) {
   survey.mask = HostMaps("mask", 1, grid.height, grid.width);
   for (int y = 0; y < grid.height; ++y) {
     for (int x = 0; x < grid.width; ++x) {
-      const bool hole = !full && (x - grid.width / 3) * (x - grid.width / 3) + (y - grid.height / 2) * (y - grid.height / 2) <
-                                     grid.height * grid.width / 24;
+      const bool hole =
+          !full && (x - grid.width / 3) * (x - grid.width / 3) + (y - grid.height / 2) * (y - grid.height / 2) <
+                       grid.height * grid.width / 24;
       survey.mask(0, y, x) = hole ? 0.0f : 1.0f;
       for (int c = 0; c < 2; ++c) {
         const auto element = static_cast<std::uint64_t>((c * grid.height + y) * grid.width + x);
@@ -59,7 +60,8 @@ inline SpectrumBatch random_states(const RealFft& fft, int n, float scale, std::
   for (int i = 0; i < n; ++i) {
     for (int ky = 0; ky < grid.height; ++ky) {
       for (int kx = 0; kx < grid.half_width(); ++kx)
-        host(i, ky, kx) = ky == 0 && kx == 0 ? Complex(0, 0) : Complex(scale * host(i, ky, kx).real(), scale * host(i, ky, kx).imag());
+        host(i, ky, kx) = ky == 0 && kx == 0 ? Complex(0, 0)
+                                             : Complex(scale * host(i, ky, kx).real(), scale * host(i, ky, kx).imag());
     }
   }
   Kokkos::deep_copy(states, host);

@@ -29,7 +29,8 @@ std::vector<ChainResult> run(const LogDensity& density, const RealFft& fft, cons
   int asked = 0;
   const auto keep = [&](ChainResult&& chain) { results.push_back(std::move(chain)); };
   const auto stop = [&] { return pause_every > 0 && ++asked % pause_every == 0; };
-  while (!sampler.run(Space(), keep, [](double) {}, stop)) {
+  while (!sampler.run(
+      Space(), keep, [](double) {}, stop)) {
   }
   std::sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.chain < b.chain; });
   return results;

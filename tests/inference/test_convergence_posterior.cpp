@@ -30,13 +30,16 @@ TEST_P(EveryModel, ScoreIsTheGradientOfTheLogDensity) {
   const int fields = posterior.fields();
   const SpectrumBatch state = random_states(posterior.fft(), fields, 0.05f, 0);
   const SpectrumBatch direction = random_states(posterior.fft(), fields, 0.05f, 1);
-  const SpectrumBatch score("score", fields, grid.height, grid.half_width()), unused("unused", fields, grid.height, grid.half_width());
+  const SpectrumBatch score("score", fields, grid.height, grid.half_width()),
+      unused("unused", fields, grid.height, grid.half_width());
   for (const float sigma : {0.0f, 0.2f}) {
     log_density_at(posterior, state, sigma, score);
     const double slope = dot(grid, fields, score, direction);
     // Central differences of fourth order: the reduced shear is not quadratic.
     const float h = 0.05f;
-    const auto at = [&](float step) { return log_density_at(posterior, combined(fields, grid, state, step, direction), sigma, unused); };
+    const auto at = [&](float step) {
+      return log_density_at(posterior, combined(fields, grid, state, step, direction), sigma, unused);
+    };
     const double difference = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * static_cast<double>(h));
     EXPECT_NEAR(difference, slope, 2e-3 * std::fabs(slope) + 2e-3) << "sigma " << sigma;
   }
@@ -56,7 +59,8 @@ TEST_P(EveryModel, AdjointIsTheTransposeOfForward) {
   for (int c = 0; c < 2; ++c) {
     for (int y = 0; y < grid.height; ++y) {
       for (int x = 0; x < grid.width; ++x) {
-        host_probe(c, y, x) = normal({5, Purpose::test, 3, 0}, static_cast<std::uint64_t>((c * grid.height + y) * grid.width + x));
+        host_probe(c, y, x) =
+            normal({5, Purpose::test, 3, 0}, static_cast<std::uint64_t>((c * grid.height + y) * grid.width + x));
         left += static_cast<double>(host_shear(c, y, x)) * static_cast<double>(host_probe(c, y, x));
       }
     }
@@ -81,8 +85,10 @@ TEST_P(EveryModel, ChainsOfABatchAreIndependentToTheBit) {
   const auto host_scores = on_host(scores);
   for (int i = 0; i < n; ++i) {
     const ConvergencePosterior alone(small_survey(grid), red_power(grid), model, 1);
-    const SpectrumBatch state("state", fields, grid.height, grid.half_width()), score("score", fields, grid.height, grid.half_width());
-    Kokkos::deep_copy(state, Kokkos::subview(states, std::make_pair(i * fields, (i + 1) * fields), Kokkos::ALL, Kokkos::ALL));
+    const SpectrumBatch state("state", fields, grid.height, grid.half_width()),
+        score("score", fields, grid.height, grid.half_width());
+    Kokkos::deep_copy(state,
+                      Kokkos::subview(states, std::make_pair(i * fields, (i + 1) * fields), Kokkos::ALL, Kokkos::ALL));
     const double value = log_density_at(alone, state, download(sigma, n)[static_cast<std::size_t>(i)], score);
     EXPECT_EQ(value, download(values, n)[static_cast<std::size_t>(i)]);
     const auto host = on_host(score);
@@ -106,7 +112,8 @@ TEST(ConvergencePosterior, OfZeroIsTheDataMisfit) {
   const Grid grid{12, 14};
   const Survey survey = small_survey(grid);
   const ConvergencePosterior posterior(survey, red_power(grid), {}, 1);
-  const SpectrumBatch zero("zero", 1, grid.height, grid.half_width()), score("score", 1, grid.height, grid.half_width());
+  const SpectrumBatch zero("zero", 1, grid.height, grid.half_width()),
+      score("score", 1, grid.height, grid.half_width());
   for (const float sigma : {0.0f, 0.25f}) {
     double chi2 = 0;
     for (int c = 0; c < 2; ++c) {
@@ -128,7 +135,8 @@ TEST(ConvergencePosterior, PriorCostsTheSquareOverThePower) {
   Kokkos::deep_copy(survey.mask, 0.0f);  // nothing observed: the prior alone
   const HostView2<float> power = red_power(grid);
   const ConvergencePosterior posterior(survey, power, {}, 1);
-  const SpectrumBatch state("state", 1, grid.height, grid.half_width()), score("score", 1, grid.height, grid.half_width());
+  const SpectrumBatch state("state", 1, grid.height, grid.half_width()),
+      score("score", 1, grid.height, grid.half_width());
   const auto host = Kokkos::create_mirror_view(state);
   host(0, 3, 5) = Complex(0.3f, -0.4f);  // stands for two modes of the plane
   Kokkos::deep_copy(state, host);

@@ -39,7 +39,8 @@ TEST(WienerMean, HasNoScore) {
   const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {false, true}, 1);
   GaussianPosterior exact(posterior, 1);
   const SpectrumBatch mean = exact.mean(Space());
-  const SpectrumBatch score("score", 2, grid.height, grid.half_width()), start("start", 2, grid.height, grid.half_width());
+  const SpectrumBatch score("score", 2, grid.height, grid.half_width()),
+      start("start", 2, grid.height, grid.half_width());
   const View1<float> cold("cold", 1);
   const View1<double> value("value", 1);
   const SpectrumBatch zero("zero", 2, grid.height, grid.half_width());
@@ -63,9 +64,11 @@ TEST(ConstrainedRealisations, HaveThePosteriorsQuadraticForm) {
     for (int first = 0; first < n; first += 8) {
       exact.draw(Space(), 3, static_cast<std::uint32_t>(first), 8, maps);
       for (int i = 0; i < 8; ++i) {
-        const SpectrumBatch draw("draw", fields, grid.height, grid.half_width()), product("product", fields, grid.height, grid.half_width());
+        const SpectrumBatch draw("draw", fields, grid.height, grid.half_width()),
+            product("product", fields, grid.height, grid.half_width());
         const MapBatch own("own", fields, grid.height, grid.width);
-        Kokkos::deep_copy(own, Kokkos::subview(maps, std::make_pair(i * fields, (i + 1) * fields), Kokkos::ALL, Kokkos::ALL));
+        Kokkos::deep_copy(
+            own, Kokkos::subview(maps, std::make_pair(i * fields, (i + 1) * fields), Kokkos::ALL, Kokkos::ALL));
         to_spectra(Space(), posterior.fft(), fields, own, draw);
         const SpectrumBatch difference = combined(fields, grid, draw, -1.0f, mean);
         posterior.apply_curvature(Space(), 1, difference, product);

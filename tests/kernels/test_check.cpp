@@ -14,8 +14,7 @@ TEST(Error, PutsWhatWhereAndRemedyTogether) {
   EXPECT_STREQ(Error(ExitCode::input, "no pixel is observed", "", "").what(), "no pixel is observed");
   EXPECT_STREQ(Error(ExitCode::input, "no pixel is observed", "mask.fits", "").what(),
                "no pixel is observed (mask.fits)");
-  EXPECT_STREQ(Error(ExitCode::input, "no pixel is observed", "", "check").what(),
-               "no pixel is observed \u2014 check");
+  EXPECT_STREQ(Error(ExitCode::input, "no pixel is observed", "", "check").what(), "no pixel is observed \u2014 check");
 }
 
 TEST(Error, ExitCodesAreTheDocumentedOnes) {

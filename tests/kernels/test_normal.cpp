@@ -125,9 +125,8 @@ TEST(Normal, HasNoCorrelationBetweenStreams) {
 // Written once on x86-64; every compiler and backend must give the same bits.
 TEST(Normal, HasItsGoldenBits) {
   const DrawKey key{1, Purpose::momentum, 2, 3};
-  constexpr std::uint32_t golden[12] = {
-      0x3f1cc11b, 0xbea52327, 0x3e726794, 0xbff34235, 0x3eb7f32e, 0xbfd50ed2,
-      0xbf6dc90f, 0x3e11515f, 0xbcd680ad, 0xbf219886, 0xbece25dd, 0x3c9e38e9};
+  constexpr std::uint32_t golden[12] = {0x3f1cc11b, 0xbea52327, 0x3e726794, 0xbff34235, 0x3eb7f32e, 0xbfd50ed2,
+                                        0xbf6dc90f, 0x3e11515f, 0xbcd680ad, 0xbf219886, 0xbece25dd, 0x3c9e38e9};
   for (std::uint64_t element = 0; element < 8; ++element) {
     EXPECT_EQ(std::bit_cast<std::uint32_t>(normal(key, element)), golden[element]) << "element " << element;
   }

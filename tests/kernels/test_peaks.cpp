@@ -37,18 +37,8 @@ std::vector<std::string> peaks_of(const std::vector<std::string>& rows, float th
 using Picture = std::vector<std::string>;
 
 TEST(LocalMaxima, AreAboveAllEightNeighbours) {
-  EXPECT_EQ(peaks_of({"000000",
-                      "050040",
-                      "000000",
-                      "001000",
-                      "000300",
-                      "000000"}, 0),
-            (Picture{"......",
-                     ".#..#.",
-                     "......",
-                     "......",
-                     "...#..",
-                     "......"}));
+  EXPECT_EQ(peaks_of({"000000", "050040", "000000", "001000", "000300", "000000"}, 0),
+            (Picture{"......", ".#..#.", "......", "......", "...#..", "......"}));
 }
 
 TEST(LocalMaxima, FailByAnyOneNeighbour) {

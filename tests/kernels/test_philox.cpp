@@ -85,8 +85,8 @@ TEST(Uniform, FillsItsIntervalEvenly) {
     squares += u * u;
     ++counts[static_cast<std::size_t>(u * bins)];
   }
-  EXPECT_NEAR(sum / n, 0.5, 4 * std::sqrt(1.0 / 12 / n));           // 4 sigma
-  EXPECT_NEAR(squares / n, 1.0 / 3, 4 * std::sqrt(4.0 / 45 / n));   // Var u^2 = 1/5 - 1/9
+  EXPECT_NEAR(sum / n, 0.5, 4 * std::sqrt(1.0 / 12 / n));          // 4 sigma
+  EXPECT_NEAR(squares / n, 1.0 / 3, 4 * std::sqrt(4.0 / 45 / n));  // Var u^2 = 1/5 - 1/9
   double chi2 = 0;
   for (const int count : counts) chi2 += std::pow(count - n / bins, 2) / (n / bins);
   EXPECT_NEAR(chi2, bins - 1, 4 * std::sqrt(2.0 * (bins - 1)));
@@ -107,9 +107,9 @@ double worst_log_error(float low, float high, std::uint32_t stride) {
 
 TEST(LogPositive, HasItsPromisedRelativeErrorOverAllNormalNumbers) {
   EXPECT_LT(worst_log_error(0x1p-126f, 0x1.fffffep127f, 997), 2e-7);
-  EXPECT_LT(worst_log_error(0x1p-33f, 1.0f, 61), 2e-7);          // what the normals ask for
-  EXPECT_LT(worst_log_error(0.999f, 1.001f, 1), 2e-7);           // the logarithm goes through zero
-  EXPECT_LT(worst_log_error(0.7065f, 0.7077f, 1), 2e-7);         // the seam at sqrt(1/2)
+  EXPECT_LT(worst_log_error(0x1p-33f, 1.0f, 61), 2e-7);   // what the normals ask for
+  EXPECT_LT(worst_log_error(0.999f, 1.001f, 1), 2e-7);    // the logarithm goes through zero
+  EXPECT_LT(worst_log_error(0.7065f, 0.7077f, 1), 2e-7);  // the seam at sqrt(1/2)
   EXPECT_EQ(detail::log_positive(1.0f), 0.0f);
 }
 

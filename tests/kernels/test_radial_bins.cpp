@@ -44,7 +44,7 @@ TEST(Multipole, IsTwoPiOverTheWavelength) {
   EXPECT_EQ(multipole(grid, pixel_arcmin, 0, 0), 0);
   EXPECT_NEAR(multipole(grid, pixel_arcmin, 0, 1), 2 * std::numbers::pi / (20 * pixel), 1e-9);
   EXPECT_NEAR(multipole(grid, pixel_arcmin, 1, 0), 2 * std::numbers::pi / (12 * pixel), 1e-9);
-  EXPECT_NEAR(multipole(grid, pixel_arcmin, 6, 0), std::numbers::pi / pixel, 1e-9);   // Nyquist
+  EXPECT_NEAR(multipole(grid, pixel_arcmin, 6, 0), std::numbers::pi / pixel, 1e-9);  // Nyquist
   EXPECT_NEAR(multipole(grid, pixel_arcmin, 0, 10), std::numbers::pi / pixel, 1e-9);
   for (const Grid& g : grids) {
     for (int ky = 0; ky < g.height; ++ky) {
@@ -220,8 +220,7 @@ TEST(LogarithmicEdges, RunFromTheLowestMultipoleToNyquistWithEnoughModesInEach) 
 TEST(LogarithmicEdges, AreLogarithmicWhereModesAbound) {
   const std::vector<double> edges = logarithmic_edges(Grid{360, 360}, 0.29, 4, 1);
   ASSERT_EQ(edges.size(), 5U);
-  for (std::size_t b = 1; b + 1 < edges.size(); ++b)
-    EXPECT_NEAR(edges[b + 1] / edges[b], std::pow(180.0, 0.25), 1e-9);
+  for (std::size_t b = 1; b + 1 < edges.size(); ++b) EXPECT_NEAR(edges[b + 1] / edges[b], std::pow(180.0, 0.25), 1e-9);
 }
 
 TEST(LogarithmicEdges, RefuseGridsWithoutBands) {

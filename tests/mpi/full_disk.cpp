@@ -11,9 +11,10 @@
 #include "umbriel/mpi/communicator.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
 
-// These stand before the C library's: the limit is hidden, and space cannot be reserved. Sanitizers call them before they
-// are ready themselves.
-extern "C" [[gnu::no_sanitize("address", "undefined")]] int getrlimit(__rlimit_resource_t, struct rlimit* limit) noexcept {
+// These stand before the C library's: the limit is hidden, and space cannot be reserved. Sanitizers call them before
+// they are ready themselves.
+extern "C" [[gnu::no_sanitize("address", "undefined")]] int getrlimit(__rlimit_resource_t,
+                                                                      struct rlimit* limit) noexcept {
   limit->rlim_cur = limit->rlim_max = RLIM_INFINITY;
   return 0;
 }

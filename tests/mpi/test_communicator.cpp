@@ -140,9 +140,8 @@ TEST_P(Communicators, GoOnTogetherWhenNobodyFails) {
 TEST_P(Communicators, ThrowOneRanksErrorOnAll) {
   for (int failing = 0; failing < size; ++failing) {
     const std::string text = testing::agreed_error(comm, ExitCode::input, [&] {
-      comm.together([&] {
-        require(rank != failing, ExitCode::input, "no pixel is observed", "mask.fits", "check the mask");
-      });
+      comm.together(
+          [&] { require(rank != failing, ExitCode::input, "no pixel is observed", "mask.fits", "check the mask"); });
     });
     EXPECT_NE(text.find("no pixel is observed (mask.fits) \u2014 check the mask"), std::string::npos) << text;
     std::string prefix = "rank ";

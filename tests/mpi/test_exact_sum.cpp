@@ -58,15 +58,15 @@ TEST(ExactSum, HandlesSubnormals) {
 }
 
 TEST(ExactSum, RoundsToNearestAndTiesToEven) {
-  EXPECT_EQ(sum_of({1, 0x1p-53}), 1);                                      // a tie: down to even
-  EXPECT_EQ(sum_of({1 + 0x1p-52, 0x1p-53}), 1 + 0x1p-51);                  // a tie: up to even
-  EXPECT_EQ(sum_of({1, 0x1p-53, DBL_TRUE_MIN}), 1 + 0x1p-52);              // above the tie, by the least there is
-  EXPECT_EQ(sum_of({1, 0x1p-53, -DBL_TRUE_MIN}), 1);                       // below
+  EXPECT_EQ(sum_of({1, 0x1p-53}), 1);                          // a tie: down to even
+  EXPECT_EQ(sum_of({1 + 0x1p-52, 0x1p-53}), 1 + 0x1p-51);      // a tie: up to even
+  EXPECT_EQ(sum_of({1, 0x1p-53, DBL_TRUE_MIN}), 1 + 0x1p-52);  // above the tie, by the least there is
+  EXPECT_EQ(sum_of({1, 0x1p-53, -DBL_TRUE_MIN}), 1);           // below
   EXPECT_EQ(sum_of({-1, -0x1p-53, -0x1p-200}), -1 - 0x1p-52);
-  EXPECT_EQ(sum_of({0x1p52, 0.5, 0x1p-40}), 0x1p52 + 1);                   // limbs added one by one round twice here
-  EXPECT_EQ(sum_of({0x1.fffffffffffffp0, 0x1p-53}), 2);                    // the mantissa overflows
-  EXPECT_EQ(sum_of({DBL_MAX, 0x1p969}), DBL_MAX);                          // under half a unit
-  EXPECT_EQ(sum_of({DBL_MAX, 0x1p970}), HUGE_VAL);                         // a tie at the end of the range
+  EXPECT_EQ(sum_of({0x1p52, 0.5, 0x1p-40}), 0x1p52 + 1);  // limbs added one by one round twice here
+  EXPECT_EQ(sum_of({0x1.fffffffffffffp0, 0x1p-53}), 2);   // the mantissa overflows
+  EXPECT_EQ(sum_of({DBL_MAX, 0x1p969}), DBL_MAX);         // under half a unit
+  EXPECT_EQ(sum_of({DBL_MAX, 0x1p970}), HUGE_VAL);        // a tie at the end of the range
   EXPECT_EQ(sum_of({-DBL_MAX, -DBL_MAX}), -HUGE_VAL);
 }
 

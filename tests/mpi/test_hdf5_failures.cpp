@@ -65,7 +65,8 @@ TEST(Hdf5Failures, AFileSizeLimitOnAnyRank) {
   const Communicator comm = Communicator::world();
   const SharedFolder folder(comm);
   for (int limited = 0; limited < comm.size(); ++limited) {
-    struct rlimit before {}, low {};
+    struct rlimit before {
+    }, low{};
     ::getrlimit(RLIMIT_FSIZE, &before);
     low = before;
     low.rlim_cur = 1000000;

@@ -346,7 +346,8 @@ with h5py.File(sys.argv[1]) as f:
     assert f['metrics/rmse'][()] == 0.125 and f['summary/mean'].fletcher32
     n = numpy.arange(140)
     assert numpy.allclose(k[:].ravel(), numpy.sin(n) * 10.0 ** (n % 30), rtol=1e-6)
-)", folder / "a.h5");
+)",
+                        folder / "a.h5");
   }
   if (comm.min(known ? 1 : 0) == 0) GTEST_SKIP() << "no python3 with h5py";
 }

@@ -84,8 +84,8 @@ TEST(Hdf5Reader, RefusesTruncatedFiles) {
   }
 }
 
-// Whatever is broken, the answer is an Error: no crash, no endless memory. (Texts of attributes are left out: they lie in
-// HDF5's global heap, which has no checksum, and HDF5 1.10 itself crashes on a few broken ones.)
+// Whatever is broken, the answer is an Error: no crash, no endless memory. (Texts of attributes are left out: they lie
+// in HDF5's global heap, which has no checksum, and HDF5 1.10 itself crashes on a few broken ones.)
 TEST(Hdf5Reader, SurvivesRandomDamage) {
   const SharedFolder folder{Communicator()};
   const std::string path = write_sample(folder);

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <numbers>
 #include <functional>
+#include <numbers>
 #include <string>
 
 #include <unistd.h>
@@ -51,8 +51,8 @@ TEST(Shear, OfAPlaneWaveIsTheWaveTurnedByTwiceItsAngle) {
     for (const auto& [my, mx] : {std::pair{3, 2}, {-3, 2}, {0, 1}, {5, 0}, {-7, 7}, {1, -4}}) {
       const double k2 = static_cast<double>(my) / grid.height, k1 = static_cast<double>(mx) / grid.width;
       const double phi = std::atan2(k2, k1);
-      const HostMaps kappa = map_of(
-          grid, [&](int y, int x) { return std::cos(2 * std::numbers::pi * (k2 * y + k1 * x) + 0.3); });
+      const HostMaps kappa =
+          map_of(grid, [&](int y, int x) { return std::cos(2 * std::numbers::pi * (k2 * y + k1 * x) + 0.3); });
       const HostMaps shear = shear_of(kappa);
       for (int y = 0; y < grid.height; ++y) {
         for (int x = 0; x < grid.width; ++x) {
@@ -299,9 +299,13 @@ TEST(Simulate, ObservesAGivenMap) {
     std::ofstream table(folder / "nz.txt");
     table << "# z n\n0.2 0\n0.8, 2\n1.5 1\n";
   }
-  const std::string text = "survey.pixel_arcmin = 0.4\nsurvey.simulate.mask = \"full\"\n"
-                           "survey.simulate.convergence = \"" + path + "\"\n"
-                           "prior.source_distribution = \"" + (folder / "nz.txt").string() + "\"\n";
+  const std::string text =
+      "survey.pixel_arcmin = 0.4\nsurvey.simulate.mask = \"full\"\n"
+      "survey.simulate.convergence = \"" +
+      path +
+      "\"\n"
+      "prior.source_distribution = \"" +
+      (folder / "nz.txt").string() + "\"\n";
   const Config config = Config::parse(text);
   const PowerSpectrum spectrum = power_spectrum_from(config, "prior");
   const Survey survey = simulate_survey(config, spectrum);

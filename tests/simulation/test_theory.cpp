@@ -5,6 +5,7 @@
 // cosmology.
 #include <gtest/gtest.h>
 
+#include <unistd.h>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -14,7 +15,6 @@
 #include <limits>
 #include <numbers>
 #include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "umbriel/core/check.hpp"
@@ -77,7 +77,7 @@ TEST(Cosmology, GrowthSolvesItsEquation) {
 }
 
 TEST(Cosmology, BadValuesAreRefused) {
-  const auto refused = [](double Cosmology::* member, double value) {
+  const auto refused = [](double Cosmology::*member, double value) {
     Cosmology cosmology;
     cosmology.*member = value;
     EXPECT_THROW(cosmology.check(), Error) << value;
@@ -128,16 +128,15 @@ TEST(MatterPower, AgreesWithABoltzmannCode) {
     double z;
     std::array<double, 8> linear, nonlinear;
   };
-  const std::array<Row, 3> camb = {
-      {{0,
-        {3838.6, 22171, 5501.9, 887.27, 68.16, 4.8766, 0.22502, 0.01218},
-        {3838.6, 22024, 5569.9, 1363.4, 406.18, 98.388, 9.6431, 0.87952}},
-       {0.5,
-        {2279.5, 13168, 3267.6, 526.96, 40.481, 2.8963, 0.13364, 0.007234},
-        {2279.5, 13113, 3296.2, 711.17, 174.37, 43.554, 4.4611, 0.38219}},
-       {2,
-        {673.29, 3891.7, 965.75, 155.74, 11.964, 0.85599, 0.039499, 0.0021381},
-        {673.29, 3887.4, 975.22, 175.91, 25.401, 6.0106, 0.91694, 0.090856}}}};
+  const std::array<Row, 3> camb = {{{0,
+                                     {3838.6, 22171, 5501.9, 887.27, 68.16, 4.8766, 0.22502, 0.01218},
+                                     {3838.6, 22024, 5569.9, 1363.4, 406.18, 98.388, 9.6431, 0.87952}},
+                                    {0.5,
+                                     {2279.5, 13168, 3267.6, 526.96, 40.481, 2.8963, 0.13364, 0.007234},
+                                     {2279.5, 13113, 3296.2, 711.17, 174.37, 43.554, 4.4611, 0.38219}},
+                                    {2,
+                                     {673.29, 3891.7, 965.75, 155.74, 11.964, 0.85599, 0.039499, 0.0021381},
+                                     {673.29, 3887.4, 975.22, 175.91, 25.401, 6.0106, 0.91694, 0.090856}}}};
   double worst_linear = 0, worst_nonlinear = 0;
   for (const Row& row : camb) {
     for (std::size_t i = 0; i < k.size(); ++i) {
@@ -235,11 +234,11 @@ TEST(ConvergencePower, OfATableApproachesAPlaneAndAddsUp) {
 // CosmoStat/Tutorials (branch power-spectrum): galaxies at 64 redshifts 0.095, 0.18, ... 5.45, here per 100,000
 // and linear in between. The notebook's cosmology has omega_c = 0.2589, so that omega_m = 0.3075.
 SourceDistribution cosmos_sources() {
-  const std::array<int, 64> count = {
-      708,  1338, 1762, 2273, 3133, 2851, 3233, 4529, 6111, 5235, 5498, 4810, 4293, 6210, 4593, 2937,
-      3585, 3314, 2828, 2545, 2019, 1735, 1804, 2305, 1817, 1279, 1430, 1228, 1168, 1253, 1131, 871,
-      1098, 844,  846,  683,  759,  586,  610,  531,  527,  386,  376,  321,  344,  292,  259,  219,
-      236,  178,  180,  150,  150,  125,  126,  99,   102,  82,   58,   2,    2,    1,    0,    1};
+  const std::array<int, 64> count = {708,  1338, 1762, 2273, 3133, 2851, 3233, 4529, 6111, 5235, 5498, 4810, 4293,
+                                     6210, 4593, 2937, 3585, 3314, 2828, 2545, 2019, 1735, 1804, 2305, 1817, 1279,
+                                     1430, 1228, 1168, 1253, 1131, 871,  1098, 844,  846,  683,  759,  586,  610,
+                                     531,  527,  386,  376,  321,  344,  292,  259,  219,  236,  178,  180,  150,
+                                     150,  125,  126,  99,   102,  82,   58,   2,    2,    1,    0,    1};
   SourceDistribution sources;
   for (std::size_t i = 0; i < count.size(); ++i) {
     sources.redshift.push_back(0.095 + 0.085 * static_cast<double>(i));

@@ -23,7 +23,8 @@ TEST(Summarise, IsTheSameForAnyNumberOfRanks) {
   const Communicator world = Communicator::world();
   constexpr std::int64_t maps = 7, pixels = 11;
   const std::vector<double> levels = {0.0, 0.25, 0.5, 1.0};
-  const auto split = summarise(world, maps_of_shard(shard_range(maps, world.rank(), world.size()), pixels), pixels, levels);
+  const auto split =
+      summarise(world, maps_of_shard(shard_range(maps, world.rank(), world.size()), pixels), pixels, levels);
   const auto whole = summarise(Communicator(), maps_of_shard({0, maps}, pixels), pixels, levels);
   EXPECT_EQ(split.maps, maps);
   if (!world.is_root()) {
