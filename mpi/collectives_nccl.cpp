@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <utility>
 
 namespace umbriel {
 namespace {
@@ -16,9 +17,10 @@ void check(ncclResult_t status, const char* call) {
 
 /// One NCCL communicator for each of ours; null where NCCL cannot serve the ranks (two ranks on one device).
 ncclComm_t nccl(const Communicator& comm) {
-  static std::map<void*, ncclComm_t> made;
+  // Kept with our communicator, so that its address cannot come to mean another one.
+  static std::map<void*, std::pair<Communicator, ncclComm_t>> made;
   const auto found = made.find(comm.native());
-  if (found != made.end()) return found->second;
+  if (found != made.end()) return found->second.second;
   ncclUniqueId id{};
   if (comm.is_root()) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
   comm.broadcast(&id, sizeof id);
@@ -28,7 +30,7 @@ ncclComm_t nccl(const Communicator& comm) {
     if (ready) ncclCommAbort(handle);
     handle = nullptr;
   }
-  made[comm.native()] = handle;
+  made.emplace(comm.native(), std::pair(comm, handle));
   return handle;
 }
 
