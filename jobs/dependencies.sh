@@ -84,6 +84,8 @@ MPI | has_mpi | libopenmpi-dev openmpi-bin | openmpi | openmpi, cray-mpich
 HDF5, parallel, with its high-level library | has_hdf5 | libhdf5-openmpi-dev | hdf5+mpi+hl | hdf5/…-parallel, cray-hdf5-parallel
 Kokkos 3.4 or newer | has_kokkos | libtrilinos-kokkos-dev | kokkos+openmp cxxstd=20 | kokkos
 FFTW in single precision | has fftw3.h | libfftw3-dev | fftw precision=float,double | fftw, cray-fftw
+oneDNN | has dnnl.h | libdnnl-dev | onednn | onednn
+libLBFGS | has lbfgs.h | liblbfgs-dev | liblbfgs | liblbfgs
 CFITSIO | has fitsio.h | libcfitsio-dev | cfitsio | cfitsio
 WCSLIB | has wcslib/wcs.h | wcslib-dev | wcslib | wcslib
 Random123 | has Random123/philox.h | librandom123-dev | random123 | random123

@@ -1,0 +1,1 @@
+#include "umbriel/ops/conv2d.hpp"

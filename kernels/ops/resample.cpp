@@ -1,0 +1,1 @@
+#include "umbriel/ops/resample.hpp"

@@ -1,0 +1,1 @@
+#include "umbriel/mpi/gradient_reducer.hpp"

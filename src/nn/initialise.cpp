@@ -1,0 +1,1 @@
+#include "umbriel/nn/parameters.hpp"

@@ -1,0 +1,65 @@
+/// Parameters of a network in one flat array: one kernel updates them, one reduction sums their gradients, one dataset
+/// saves them.
+///
+/// Weights of a convolution are [kernel_y, kernel_x, c_in / groups, c_out], of a dense layer [in, out]. Buffers are
+/// what a network keeps beside its parameters and no gradient changes: batch norm's running moments.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "umbriel/core/views.hpp"
+
+namespace umbriel::nn {
+
+/// What a parameter is to its layer; decides its initial value and its layout in weight files.
+enum class Role { convolution, transposed_convolution, dense, bias, scale, shift, other };
+
+struct Parameter {
+  std::string name;         ///< "down.0.1.body.0.weight": the path of its layer, as PyTorch names it
+  Role role = Role::other;
+  std::vector<int> shape;   ///< our layout
+  std::int64_t offset = 0;  ///< first element in the flat array
+  std::int64_t size = 0;
+  bool spectral = false;    ///< its spectral norm is kept at most 1
+};
+
+/// Handle of a parameter or a buffer: its place in ParameterSet.
+struct ParameterId {
+  int index = -1;
+  explicit operator bool() const { return index >= 0; }
+};
+
+class ParameterSet {
+ public:
+  /// Declares a parameter; offsets are multiples of 16 floats. Storage is made by `allocate`, after all are declared.
+  ParameterId add(const std::string& name, Role role, const std::vector<int>& shape, bool spectral = false);
+  ParameterId add_buffer(const std::string& name, const std::vector<int>& shape, float initial);
+  void allocate();
+
+  const std::vector<Parameter>& parameters() const { return parameters_; }
+  const std::vector<Parameter>& buffers() const { return buffers_; }
+  const Parameter& operator[](ParameterId id) const { return parameters_[static_cast<std::size_t>(id.index)]; }
+  /// Number of parameters, without the gaps between them.
+  std::int64_t count() const;
+
+  /// Flat arrays [extent]; gaps are zero.
+  const View1<float>& values() const { return values_; }
+  const View1<float>& gradients() const { return gradients_; }
+  const View1<float>& buffer_values() const { return buffer_values_; }
+
+  float* value(ParameterId id) const { return values_.data() + (*this)[id].offset; }
+  float* gradient(ParameterId id) const { return gradients_.data() + (*this)[id].offset; }
+  float* buffer(ParameterId id) const {
+    return buffer_values_.data() + buffers_[static_cast<std::size_t>(id.index)].offset;
+  }
+
+ private:
+  std::vector<Parameter> parameters_, buffers_;
+  std::int64_t extent_ = 0, buffer_extent_ = 0;
+  std::vector<float> buffer_initial_;
+  View1<float> values_, gradients_, buffer_values_;
+};
+
+}  // namespace umbriel::nn
