@@ -33,6 +33,12 @@ enum class Purpose : std::uint32_t {
   galaxy_positions = 11,   ///< mock catalogues
   galaxy_shapes = 12,      ///< intrinsic ellipticities of mock catalogues
   bootstrap = 13,          ///< resampling in diagnostics
+  weights = 14,            ///< initial values of a network
+  training_order = 15,     ///< which sample a training step takes
+  training_noise = 16,     ///< noise added to training samples, and latent draws
+  augmentation = 17,       ///< flips, turns and shifts of training samples
+  power_iteration = 18,    ///< first vector of spectral normalisation
+  mock_field = 19,         ///< random fields of made-up training data
 };
 
 /// Address of a stream of elements.
