@@ -14,8 +14,8 @@
 #include <string_view>
 #include <utility>
 
+#include "umbriel/base/files.hpp"
 #include "umbriel/core/check.hpp"
-#include "umbriel/data/files.hpp"
 
 namespace umbriel {
 

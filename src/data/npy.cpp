@@ -6,8 +6,8 @@
 #include <cstring>
 #include <fstream>
 
+#include "umbriel/base/files.hpp"
 #include "umbriel/core/check.hpp"
-#include "umbriel/data/files.hpp"
 
 namespace umbriel {
 

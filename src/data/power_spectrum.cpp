@@ -6,8 +6,8 @@
 #include <sstream>
 #include <utility>
 
+#include "umbriel/base/files.hpp"
 #include "umbriel/core/check.hpp"
-#include "umbriel/data/files.hpp"
 #include "umbriel/data/npy.hpp"
 
 namespace umbriel {

@@ -1,4 +1,4 @@
-#include "umbriel/data/files.hpp"
+#include "umbriel/base/files.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-/// What every reader and writer of this folder needs from the file system: one check, one wording of its errors.
+/// What readers and writers of files need from the file system: one check, one wording of its errors.
 ///
 /// A file that is missing or cannot be read or written is Error(file_system); what a file holds is the readers'
 /// concern, and damage there is Error(input).
