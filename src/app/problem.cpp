@@ -116,7 +116,10 @@ void know_all_keys(const Config& config) {
                           "validate.exact_draws",
                           "validate.mocks",
                           "validate.draws",
-                          "validate.rank_bins"})
+                          "validate.rank_bins",
+                          "validate.mocks_kind",
+                          "validate.kappa0",
+                          "validate.truths"})
     config.has(key);
 }
 
