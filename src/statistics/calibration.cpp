@@ -50,17 +50,82 @@ std::int64_t rank_among(double truth, const std::vector<double>& draws) {
   return std::count_if(draws.begin(), draws.end(), [&](double draw) { return draw < truth; });
 }
 
-double central_coverage(const std::vector<std::int64_t>& rank_counts, double level) {
-  const double low = (1 - level) / 2, high = (1 + level) / 2;
-  const auto bins = static_cast<double>(rank_counts.size());
-  double inside = 0, total = 0;
+std::vector<std::int64_t> count_ranks(const std::vector<std::int64_t>& ranks, int draws) {
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(draws) + 1, 0);
+  for (const std::int64_t rank : ranks) {
+    require(rank >= 0 && rank <= draws, ExitCode::usage, "a rank is outside 0 ... draws", "count_ranks");
+    ++counts[static_cast<std::size_t>(rank)];
+  }
+  return counts;
+}
+
+double rank_distribution(const std::vector<std::int64_t>& rank_counts, double probability) {
+  const double place = probability * static_cast<double>(rank_counts.size());
+  double below = 0, total = 0;
   for (std::size_t r = 0; r < rank_counts.size(); ++r) {
-    const double from = static_cast<double>(r) / bins, to = (static_cast<double>(r) + 1) / bins;
-    const double overlap = std::max(0.0, std::min(to, high) - std::max(from, low)) * bins;
-    inside += overlap * static_cast<double>(rank_counts[r]);
+    below += std::clamp(place - static_cast<double>(r), 0.0, 1.0) * static_cast<double>(rank_counts[r]);
     total += static_cast<double>(rank_counts[r]);
   }
-  return total > 0 ? inside / total : std::numeric_limits<double>::quiet_NaN();
+  return total > 0 ? below / total : std::numeric_limits<double>::quiet_NaN();
+}
+
+double central_coverage(const std::vector<std::int64_t>& rank_counts, double level) {
+  return rank_distribution(rank_counts, (1 + level) / 2) - rank_distribution(rank_counts, (1 - level) / 2);
+}
+
+MeanAndError mean_and_error(const std::vector<double>& values) {
+  const auto n = static_cast<double>(values.size());
+  double mean = 0, squares = 0;
+  for (const double value : values) mean += value / n;
+  for (const double value : values) squares += (value - mean) * (value - mean);
+  if (values.empty()) mean = std::numeric_limits<double>::quiet_NaN();
+  return {mean, n > 1 ? std::sqrt(squares / (n - 1) / n) : std::numeric_limits<double>::quiet_NaN()};
+}
+
+double kolmogorov_tail(double distance, double n) {
+  const double root = std::sqrt(n), scaled = (root + 0.12 + 0.11 / root) * distance;
+  if (scaled < 0.2) return 1;  // to 1e-12; the series below needs many terms there
+  double tail = 0;
+  for (int k = 1; k <= 100; ++k) tail += (k % 2 == 1 ? 2 : -2) * std::exp(-2.0 * k * k * scaled * scaled);
+  return std::clamp(tail, 0.0, 1.0);
+}
+
+double kolmogorov_distance(double p, double n) {
+  double low = 0, high = 1;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (low + high) / 2;
+    (kolmogorov_tail(middle, n) > p ? low : high) = middle;
+  }
+  return high;
+}
+
+double squared_distance(const float* a, const float* b, const float* mask, std::int64_t pixels) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < pixels; ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    sum += mask[i] > 0 ? difference * difference : 0.0;
+  }
+  return sum;
+}
+
+Tarp tarp(const std::vector<std::int64_t>& ranks, int draws, const std::vector<double>& credibility) {
+  require(!ranks.empty(), ExitCode::usage, "there are no ranks to test", "tarp", "give at least one mock");
+  const std::vector<std::int64_t> counts = count_ranks(ranks, draws);
+  Tarp result;
+  for (const double level : credibility) result.coverage.push_back(rank_distribution(counts, level));
+  // The curve is straight between ranks, so that it is farthest from the diagonal at one of them.
+  double below = 0;
+  for (std::size_t r = 0; r < counts.size(); ++r) {
+    below += static_cast<double>(counts[r]) / static_cast<double>(ranks.size());
+    result.largest =
+        std::max(result.largest, std::fabs(below - static_cast<double>(r + 1) / static_cast<double>(counts.size())));
+  }
+  // Ranks spread over their intervals stray less than the continuous quantities of Kolmogorov's test: for few draws the
+  // band is on the wide side.
+  const auto mocks = static_cast<double>(ranks.size());
+  result.band = kolmogorov_distance(0.05, mocks);
+  result.p_value = kolmogorov_tail(result.largest, mocks);
+  return result;
 }
 
 MapMetrics map_metrics(const float* map, const float* truth, const float* mask, std::int64_t pixels) {
