@@ -5,6 +5,7 @@
 
 #include "umbriel/mpi/collectives_nccl.hpp"
 #include "umbriel/mpi/mpi_check.hpp"
+#include "umbriel/mpi/rank_order_sum.hpp"
 
 namespace umbriel {
 namespace {
@@ -13,27 +14,16 @@ MPI_Comm mpi(const Communicator& comm) { return *static_cast<MPI_Comm*>(comm.nat
 
 std::size_t bytes_of(const Span& span) { return span.size * (span.is_double ? sizeof(double) : sizeof(float)); }
 
-/// Adds blocks in rank order, so that the bits do not depend on the algorithm MPI picks.
+/// values <- sum over ranks (see rank_order_sum.hpp).
 template <class T>
-void add_in_rank_order(const Communicator& comm, T* values, std::size_t n, MPI_Datatype type) {
-  const int ranks = comm.size();
-  // Reduce-scatter by exchange: rank r adds piece r of everyone, then all gather the pieces.
-  std::vector<int> counts(ranks), offsets(ranks);
-  for (int r = 0; r < ranks; ++r) {
-    const ShardRange shard = shard_range(static_cast<std::int64_t>(n), r, ranks);
-    counts[r] = static_cast<int>(shard.count);
-    offsets[r] = static_cast<int>(shard.first);
-  }
-  const int mine = counts[comm.rank()];
-  std::vector<T> pieces(static_cast<std::size_t>(mine) * ranks);
-  std::vector<int> in_counts(ranks, mine), in_offsets(ranks);
-  for (int r = 0; r < ranks; ++r) in_offsets[r] = r * mine;
-  UMBRIEL_CHECK_MPI(MPI_Alltoallv(values, counts.data(), offsets.data(), type, pieces.data(), in_counts.data(),
-                                  in_offsets.data(), type, mpi(comm)));
-  for (int r = 1; r < ranks; ++r) {
-    for (int i = 0; i < mine; ++i) pieces[i] += pieces[static_cast<std::size_t>(r) * mine + i];
-  }
-  UMBRIEL_CHECK_MPI(MPI_Allgatherv(pieces.data(), mine, type, values, counts.data(), offsets.data(), type, mpi(comm)));
+void sum_over_ranks(const Communicator& comm, T* values, std::size_t n, MPI_Datatype type) {
+  const detail::RankOrderPieces pieces(comm, n);
+  std::vector<T> received(pieces.received());
+  UMBRIEL_CHECK_MPI(MPI_Alltoallv(values, pieces.counts.data(), pieces.offsets.data(), type, received.data(),
+                                  pieces.in_counts.data(), pieces.in_offsets.data(), type, mpi(comm)));
+  detail::add_in_rank_order(pieces, received.data());
+  UMBRIEL_CHECK_MPI(MPI_Allgatherv(received.data(), pieces.mine, type, values, pieces.counts.data(),
+                                   pieces.offsets.data(), type, mpi(comm)));
 }
 
 /// Runs `action` on host memory: on the View itself, or on a copy that is taken and brought back.
@@ -57,15 +47,15 @@ namespace detail {
 
 void all_reduce_sum(const Communicator& comm, const Space& space, const Span& values) {
   if (comm.size() == 1) return;
-  // Offsets of the pieces are 32-bit and may exceed the size by one a rank.
+  // See RankOrderPieces.
   require(values.size <= (std::size_t{1} << 31) - 1 - static_cast<std::size_t>(comm.size()), ExitCode::communication,
           "a sum over ranks of more than 2^31 values");
   if (values.on_device && nccl_all_reduce_sum(comm, space, values)) return;
   through_host(space, values, [&](const Span& host) {
     if (host.is_double) {
-      add_in_rank_order(comm, static_cast<double*>(host.data), host.size, MPI_DOUBLE);
+      sum_over_ranks(comm, static_cast<double*>(host.data), host.size, MPI_DOUBLE);
     } else {
-      add_in_rank_order(comm, static_cast<float*>(host.data), host.size, MPI_FLOAT);
+      sum_over_ranks(comm, static_cast<float*>(host.data), host.size, MPI_FLOAT);
     }
   });
 }

@@ -1,5 +1,6 @@
 #include "umbriel/mpi/collectives_nccl.hpp"
 
+#include <cuda_runtime_api.h>
 #include <nccl.h>
 
 #include <map>
@@ -13,6 +14,12 @@ void check(ncclResult_t status, const char* call) {
   if (status == ncclSuccess) return;
   throw Error(ExitCode::communication, std::string(call) + " failed: " + ncclGetErrorString(status), "NCCL",
               "set NCCL_DEBUG=WARN for more");
+}
+
+void check(cudaError_t status, const char* call) {
+  if (status == cudaSuccess) return;
+  throw Error(ExitCode::communication, std::string(call) + " failed: " + cudaGetErrorString(status), "CUDA",
+              "see the first failed rank's log; the job must be restarted");
 }
 
 /// One NCCL communicator for each of ours; null where NCCL cannot serve the ranks (two ranks on one device).
@@ -62,6 +69,47 @@ bool nccl_all_gather(const Communicator& comm, const Space& space, const Span& m
   check(ncclAllGather(mine.data, all.data, mine.size, type_of(mine), handle, space.cuda_stream()), "ncclAllGather");
   return true;
 }
+
+struct NcclSideStream::Handles {
+  Communicator comm;  ///< keeps `nccl` alive
+  ncclComm_t nccl = nullptr;
+  cudaStream_t stream = nullptr;
+  cudaEvent_t event = nullptr;  ///< orders one stream after the other; may be recorded again once it is waited for
+
+  ~Handles() {
+    if (stream != nullptr) cudaStreamSynchronize(stream);
+    if (event != nullptr) cudaEventDestroy(event);
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
+
+  void order(cudaStream_t before, cudaStream_t after) const {
+    check(cudaEventRecord(event, before), "cudaEventRecord");
+    check(cudaStreamWaitEvent(after, event, 0), "cudaStreamWaitEvent");
+  }
+};
+
+NcclSideStream::NcclSideStream(std::unique_ptr<Handles> handles) : handles_(std::move(handles)) {}
+NcclSideStream::~NcclSideStream() = default;
+
+std::unique_ptr<NcclSideStream> NcclSideStream::make(const Communicator& comm) {
+  const ncclComm_t handle = comm.size() == 1 ? nullptr : nccl(comm);
+  if (handle == nullptr) return nullptr;
+  auto handles = std::make_unique<Handles>();
+  handles->comm = comm;
+  handles->nccl = handle;
+  check(cudaStreamCreateWithFlags(&handles->stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  check(cudaEventCreateWithFlags(&handles->event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+  return std::unique_ptr<NcclSideStream>(new NcclSideStream(std::move(handles)));
+}
+
+void NcclSideStream::all_reduce_sum(const Space& space, const Span& values) {
+  handles_->order(space.cuda_stream(), handles_->stream);
+  check(
+      ncclAllReduce(values.data, values.data, values.size, type_of(values), ncclSum, handles_->nccl, handles_->stream),
+      "ncclAllReduce");
+}
+
+void NcclSideStream::join(const Space& space) { handles_->order(handles_->stream, space.cuda_stream()); }
 
 }  // namespace detail
 

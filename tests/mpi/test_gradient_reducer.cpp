@@ -1,0 +1,152 @@
+// Gradients summed while a backward pass runs: bits of the rank-order sum, whatever the buckets and the announcements.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "umbriel/mpi/collectives.hpp"
+#include "umbriel/mpi/gradient_reducer.hpp"
+
+namespace umbriel {
+namespace {
+
+/// A value whose float32 sum over ranks depends on the order.
+[[gnu::noinline]] float term(int rank, int pass, std::int64_t i) {
+  const double x = static_cast<double>(i) + 17.3 * pass;
+  return static_cast<float>(std::sin(1.0 + 3.7 * rank + x) * std::pow(10.0, static_cast<double>((rank * 7 + i) % 9)));
+}
+
+void fill(const View1<float>& gradients, int rank, int pass, std::int64_t first, std::int64_t end) {
+  const HostView1<float> host("host", static_cast<std::size_t>(end - first));
+  for (std::int64_t i = first; i < end; ++i) host(static_cast<std::size_t>(i - first)) = term(rank, pass, i);
+  Kokkos::deep_copy(Space(), Kokkos::subview(gradients, std::make_pair(first, end)), host);
+}
+
+void expect_rank_order_sum(const View1<float>& gradients, int ranks, int pass) {
+  Space().fence();
+  const auto sums = on_host(gradients);
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(sums.size()); ++i) {
+    float expected = term(0, pass, i);
+    for (int rank = 1; rank < ranks; ++rank) expected += term(rank, pass, i);
+    ASSERT_EQ(sums(static_cast<std::size_t>(i)), expected) << "element " << i << " of pass " << pass;
+  }
+}
+
+TEST(GradientReducer, SumsInRankOrderWhateverTheBuckets) {
+  const Communicator comm = Communicator::world();
+  const Space space;
+  for (const std::int64_t n : {0, 1, 3, 1000, 4099}) {
+    for (const std::size_t bucket_bytes : {std::size_t{0}, std::size_t{4}, std::size_t{403}, std::size_t{1} << 20}) {
+      if (n > 1000 && bucket_bytes < 400) continue;  // thousands of messages prove no more than a thousand
+      const View1<float> gradients("gradients", static_cast<std::size_t>(n));
+      GradientReducer reducer(comm, gradients, bucket_bytes);
+      for (int pass = 0; pass < 3; ++pass) {
+        // Layers of different lengths, written just before they are announced; the last one is left to `finish`.
+        std::int64_t done = n;
+        for (std::int64_t layer = 1; done > n / 10; layer = 3 * layer + pass) {
+          const std::int64_t first = std::max<std::int64_t>(0, done - layer);
+          fill(gradients, comm.rank(), pass, first, done);
+          reducer.ready(space, first);
+          reducer.ready(space, first);  // only lets transfers progress
+          done = first;
+        }
+        fill(gradients, comm.rank(), pass, 0, done);
+        reducer.finish(space);
+        expect_rank_order_sum(gradients, comm.size(), pass);
+      }
+    }
+  }
+}
+
+TEST(GradientReducer, HasTheBitsOfAllReduceSum) {
+  const Communicator comm = Communicator::world();
+  const Space space;
+  const std::int64_t n = 2003;
+  const View1<float> gradients("gradients", n), whole("whole", n);
+  fill(gradients, comm.rank(), 0, 0, n);
+  fill(whole, comm.rank(), 0, 0, n);
+  GradientReducer reducer(comm, gradients, 1000);
+  reducer.finish(space);
+  all_reduce_sum(comm, space, whole);
+  space.fence();
+  const auto a = on_host(gradients), b = on_host(whole);
+  for (std::size_t i = 0; i < n; ++i) ASSERT_EQ(a(i), b(i));
+}
+
+// Ranks that announce at different times and in different steps, with other collectives in between.
+TEST(GradientReducer, RanksNeedNotKeepStep) {
+  const Communicator comm = Communicator::world();
+  const Space space;
+  const std::int64_t n = 1201;
+  const View1<float> gradients("gradients", n), other("other", 5);
+  GradientReducer reducer(comm, gradients, 64);
+  for (int pass = 0; pass < 2; ++pass) {
+    fill(gradients, comm.rank(), pass, 0, n);
+    std::this_thread::sleep_for(std::chrono::milliseconds((comm.rank() + pass) % 3 * 10));
+    const std::int64_t step = comm.rank() % 2 == 0 ? 7 : 400;
+    for (std::int64_t first = n; first > n / 2; first -= step) reducer.ready(space, first);
+    Kokkos::deep_copy(other, 1.0f);
+    all_reduce_sum(comm, space, other);
+    if (comm.rank() != 1) reducer.ready(space, 0);
+    reducer.finish(space);
+    expect_rank_order_sum(gradients, comm.size(), pass);
+    EXPECT_EQ(on_host(other)(4), static_cast<float>(comm.size()));
+  }
+}
+
+TEST(GradientReducer, RefusesGradientsOutOfOrder) {
+  const Communicator comm = Communicator::world();
+  const Space space;
+  const View1<float> gradients("gradients", 10);
+  GradientReducer reducer(comm, gradients, 8);
+  EXPECT_THROW(reducer.ready(space, 11), Error);
+  EXPECT_THROW(reducer.ready(space, -1), Error);
+  reducer.ready(space, 6);
+  EXPECT_THROW(reducer.ready(space, 7), Error);
+  reducer.ready(space, 6);
+  reducer.finish(space);
+  reducer.ready(space, 9);  // a new pass
+  reducer.finish(space);
+}
+
+TEST(GradientReducer, RefusesDifferentGradients) {
+  const Communicator comm = Communicator::world();
+  if (comm.size() == 1) GTEST_SKIP() << "needs two ranks";
+  const std::size_t odd = comm.rank() == 1 ? 1 : 0;
+  const View1<float> longer("gradients", 10 + odd), same("gradients", 10);
+  EXPECT_THROW(GradientReducer(comm, longer, 8), Error);
+  EXPECT_THROW(GradientReducer(comm, same, 8 + 4 * odd), Error);
+}
+
+// An exception in the middle of a pass: the memory outlives the reducer, and the next reducer meets no old message.
+TEST(GradientReducer, MayBeAbandoned) {
+  const Communicator comm = Communicator::world();
+  const Space space;
+  const std::int64_t n = 3000;
+  {
+    const View1<float> gradients("abandoned", n);
+    GradientReducer reducer(comm, gradients, 400);
+    reducer.ready(space, 1500);
+  }
+  const View1<float> gradients("gradients", n);
+  GradientReducer reducer(comm, gradients, 400);
+  fill(gradients, comm.rank(), 0, 0, n);
+  reducer.finish(space);
+  expect_rank_order_sum(gradients, comm.size(), 0);
+}
+
+TEST(GradientReducer, WorksForAProcessAlone) {
+  const Space space;
+  const View1<float> gradients("gradients", 7);
+  Kokkos::deep_copy(gradients, 3.0f);
+  GradientReducer reducer(Communicator(), gradients, 8);
+  reducer.ready(space, 4);
+  reducer.finish(space);
+  EXPECT_EQ(on_host(gradients)(6), 3.0f);
+}
+
+}  // namespace
+}  // namespace umbriel
