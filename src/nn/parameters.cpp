@@ -26,11 +26,11 @@ int declare(std::vector<Parameter>& list, std::int64_t& extent, Parameter parame
 }  // namespace
 
 ParameterId ParameterSet::add(const std::string& name, Role role, const std::vector<int>& shape, bool spectral) {
-  return {declare(parameters_, extent_, {name, role, shape, 0, 0, spectral})};
+  return {declare(parameters_, extent_, {name, role, shape, 0, 0, spectral, false})};
 }
 
 ParameterId ParameterSet::add_buffer(const std::string& name, const std::vector<int>& shape, float initial) {
-  const ParameterId id{declare(buffers_, buffer_extent_, {name, Role::other, shape, 0, 0, false})};
+  const ParameterId id{declare(buffers_, buffer_extent_, {name, Role::other, shape, 0, 0, false, false})};
   buffer_initial_.resize(static_cast<std::size_t>(buffer_extent_), 0.0f);
   const Parameter& buffer = buffers_.back();
   std::fill_n(buffer_initial_.begin() + buffer.offset, buffer.size, initial);

@@ -23,6 +23,7 @@ struct Parameter {
   std::int64_t offset = 0;  ///< first element in the flat array
   std::int64_t size = 0;
   bool spectral = false;    ///< its spectral norm is kept at most 1
+  bool starts_at_zero = false;
 };
 
 /// Handle of a parameter or a buffer: its place in ParameterSet.
@@ -36,6 +37,8 @@ class ParameterSet {
   /// Declares a parameter; offsets are multiples of 16 floats. Storage is made by `allocate`, after all are declared.
   ParameterId add(const std::string& name, Role role, const std::vector<int>& shape, bool spectral = false);
   ParameterId add_buffer(const std::string& name, const std::vector<int>& shape, float initial);
+  /// Has `initialise` set this parameter to zero: the last layer of a residual branch, which then starts as nothing.
+  void start_at_zero(ParameterId id) { parameters_[static_cast<std::size_t>(id.index)].starts_at_zero = true; }
   void allocate();
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
