@@ -1,1 +1,193 @@
 #include "umbriel/ops/conv2d.hpp"
+
+#include <array>
+#include <utility>
+
+#include "umbriel/core/check.hpp"
+#include "umbriel/ops/conv2d_implementation.hpp"
+
+namespace umbriel {
+namespace {
+
+constexpr std::array<std::pair<Backend, const char*>, 4> backend_names = {{{Backend::automatic, "automatic"},
+                                                                           {Backend::kokkos, "kokkos"},
+                                                                           {Backend::onednn, "onednn"},
+                                                                           {Backend::cudnn, "cudnn"}}};
+
+enum class Pass { forward, data, weights };
+
+/// The fastest backend that this build has for a pass.
+Backend preferred([[maybe_unused]] Pass pass, [[maybe_unused]] const Conv2dGeometry& geometry) {
+  if (has_backend(Backend::cudnn)) return Backend::cudnn;
+  if (has_backend(Backend::onednn)) return Backend::onednn;
+  return Backend::kokkos;
+}
+
+std::unique_ptr<Conv2d::Implementation> make(Backend backend, const Conv2dGeometry& geometry, Extents input,
+                                             const Passes& passes, [[maybe_unused]] Precision precision) {
+  switch (backend) {
+#ifdef UMBRIEL_WITH_ONEDNN
+    case Backend::onednn:
+      return make_onednn_conv2d(geometry, input, passes, precision);
+#endif
+#ifdef UMBRIEL_WITH_CUDNN
+    case Backend::cudnn:
+      return make_cudnn_conv2d(geometry, input, passes, precision);
+#endif
+    default:
+      return make_portable_conv2d(geometry, input, passes);
+  }
+}
+
+std::string described(const Conv2dGeometry& g) {
+  return std::string("convolution ") + std::to_string(g.kernel_y) + "x" + std::to_string(g.kernel_x) + ", " +
+         std::to_string(g.c_in) + " to " + std::to_string(g.c_out) + " channels";
+}
+
+// Messages are made only where something is wrong: calls allocate nothing.
+void check_extents(Extents given, Extents planned, int samples, const char* name, const Conv2dGeometry& geometry) {
+  if (given.n == samples && given.h == planned.h && given.w == planned.w && given.c == planned.c) return;
+  const auto text = [](Extents e) {
+    return std::string("[") + std::to_string(e.n) + ", " + std::to_string(e.h) + ", " + std::to_string(e.w) + ", " +
+           std::to_string(e.c) + "]";
+  };
+  planned.n = samples;
+  throw Error(ExitCode::usage, std::string(name) + " has extents " + text(given) + ", not " + text(planned),
+              described(geometry), "plan the layer for the extents it is given");
+}
+
+}  // namespace
+
+Backend backend_named(const std::string& name) {
+  for (const auto& [backend, text] : backend_names) {
+    if (name == text) return backend;
+  }
+  throw Error(ExitCode::usage, std::string("unknown backend \"").append(name).append("\""), "",
+              "choose automatic, kokkos, onednn or cudnn");
+}
+
+const char* name_of(Backend backend) {
+  for (const auto& [named, text] : backend_names) {
+    if (named == backend) return text;
+  }
+  return "";
+}
+
+bool has_backend(Backend backend) {
+  switch (backend) {
+    case Backend::onednn:
+#ifdef UMBRIEL_WITH_ONEDNN
+      return true;
+#else
+      return false;
+#endif
+    case Backend::cudnn:
+#ifdef UMBRIEL_WITH_CUDNN
+      return true;
+#else
+      return false;
+#endif
+    default:
+      return true;
+  }
+}
+
+struct Conv2d::Plan {
+  Conv2dGeometry geometry;
+  Extents input, output;
+  bool training = false;
+  std::array<Backend, 3> chosen{};  ///< by Pass
+  /// By backend; null where no pass uses it.
+  std::array<std::unique_ptr<Implementation>, backend_names.size()> implementations;
+
+  Implementation& of(Pass pass) const { return *implementations[index(chosen[index(pass)])]; }
+
+  template <class Enumeration>
+  static std::size_t index(Enumeration value) {
+    return static_cast<std::size_t>(value);
+  }
+};
+
+Conv2d::Conv2d(const Conv2dGeometry& geometry, Extents input, bool training, Backend backend, Precision precision)
+    : plan_(std::make_unique<Plan>()) {
+  const auto need = [&](bool condition, const std::string& what, const std::string& remedy) {
+    require(condition, ExitCode::usage, what, described(geometry), remedy);
+  };
+  need(geometry.c_in > 0 && geometry.c_out > 0 && geometry.kernel_y > 0 && geometry.kernel_x > 0 &&
+           geometry.stride > 0 && geometry.pad_y >= 0 && geometry.pad_x >= 0 && geometry.groups > 0,
+       "channels, kernel, stride and groups must be positive and the padding not negative", "correct the layer");
+  need(geometry.c_in % geometry.groups == 0 && geometry.c_out % geometry.groups == 0,
+       std::to_string(geometry.groups) + " groups do not divide the channels", "choose a divisor of both");
+  need(input.c == geometry.c_in, "the input has " + std::to_string(input.c) + " channels",
+       "plan it for an input of the layer's channels");
+  need(input.n > 0 && input.h > 0 && input.w > 0 && input.h + 2 * geometry.pad_y >= geometry.kernel_y &&
+           input.w + 2 * geometry.pad_x >= geometry.kernel_x,
+       "the kernel is larger than the padded map", "give larger maps or more padding");
+  need(geometry.padding == Padding::zeros || (geometry.pad_y <= input.h && geometry.pad_x <= input.w),
+       "periodic padding is wider than the map", "pad by no more than one period");
+  need(has_backend(backend), std::string("this build has no ") + name_of(backend), "choose automatic or kokkos");
+
+  plan_->geometry = geometry;
+  plan_->input = input;
+  plan_->output = {input.n, geometry.output_height(input.h), geometry.output_width(input.w), geometry.c_out};
+  plan_->training = training;
+  std::array<Passes, backend_names.size()> passes;
+  for (const Pass pass : {Pass::forward, Pass::data, Pass::weights}) {
+    const Backend chosen = backend == Backend::automatic ? preferred(pass, geometry) : backend;
+    plan_->chosen[Plan::index(pass)] = chosen;
+    Passes& of_backend = passes[Plan::index(chosen)];
+    if (pass == Pass::forward) of_backend.forward = true;
+    if (pass == Pass::data) of_backend.data = training;
+    if (pass == Pass::weights) of_backend.weights = training;
+  }
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    if (!passes[i].any()) continue;
+    plan_->implementations[i] = make(static_cast<Backend>(i), geometry, input, passes[i], precision);
+  }
+}
+
+Conv2d::~Conv2d() = default;
+Conv2d::Conv2d(Conv2d&&) noexcept = default;
+Conv2d& Conv2d::operator=(Conv2d&&) noexcept = default;
+
+const Conv2dGeometry& Conv2d::geometry() const { return plan_->geometry; }
+Extents Conv2d::input() const { return plan_->input; }
+Extents Conv2d::output() const { return plan_->output; }
+Backend Conv2d::forward_backend() const { return plan_->chosen[Plan::index(Pass::forward)]; }
+Backend Conv2d::data_backend() const { return plan_->chosen[Plan::index(Pass::data)]; }
+Backend Conv2d::weights_backend() const { return plan_->chosen[Plan::index(Pass::weights)]; }
+
+double Conv2d::flops() const {
+  return 2.0 * static_cast<double>(plan_->output.pixels()) * static_cast<double>(plan_->geometry.weights());
+}
+
+void Conv2d::set_weights(const Space& space, const float* weights) {
+  for (const auto& implementation : plan_->implementations) {
+    if (implementation) implementation->set_weights(space, weights);
+  }
+}
+
+void Conv2d::forward(const Space& space, ConstActivations x, const float* bias, ConstActivations residual,
+                     Activation activation, Activations y) const {
+  check_extents(x.extents, plan_->input, x.extents.n, "the input", plan_->geometry);
+  check_extents(y.extents, plan_->output, x.extents.n, "the output", plan_->geometry);
+  if (residual) check_extents(residual.extents, plan_->output, x.extents.n, "the residual", plan_->geometry);
+  if (x.extents.n > 0) plan_->of(Pass::forward).forward(space, x, bias, residual, activation, y);
+}
+
+void Conv2d::backward_data(const Space& space, ConstActivations dy, Activations dx, bool accumulate) const {
+  if (!plan_->training) throw Error(ExitCode::usage, "gradients were not planned", described(plan_->geometry), "");
+  check_extents(dy.extents, plan_->output, dy.extents.n, "the output's gradient", plan_->geometry);
+  check_extents(dx.extents, plan_->input, dy.extents.n, "the input's gradient", plan_->geometry);
+  if (dy.extents.n > 0) plan_->of(Pass::data).backward_data(space, dy, dx, accumulate);
+}
+
+void Conv2d::backward_weights(const Space& space, ConstActivations x, ConstActivations dy, float* dweights,
+                              float* dbias, bool accumulate) const {
+  if (!plan_->training) throw Error(ExitCode::usage, "gradients were not planned", described(plan_->geometry), "");
+  check_extents(x.extents, plan_->input, x.extents.n, "the input", plan_->geometry);
+  check_extents(dy.extents, plan_->output, x.extents.n, "the output's gradient", plan_->geometry);
+  plan_->of(Pass::weights).backward_weights(space, x, dy, dweights, dbias, accumulate);
+}
+
+}  // namespace umbriel
