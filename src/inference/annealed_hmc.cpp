@@ -157,6 +157,107 @@ void add_score(const Space& space, Grid grid, int n, int fields, const View1<int
       });
 }
 
+/// x <- sqrt((P + t1) / (P + t0)) x + (t0 - t1)/2 (score + x / (P + t0)): a step of the probability-flow ODE from
+/// temperature t0 = from^2 to t1 = sigma^2 that follows the flow of the Gaussian prior exactly.
+void follow_flow(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const View2<float>& power,
+                 const View1<float>& from, const View1<float>& sigma, const SpectrumBatch& score,
+                 const SpectrumBatch& state) {
+  for_each_element(
+      "umbriel::follow_flow", space, n * fields, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int map, int ky, int kx) {
+        const int slot = list(map / fields);
+        const int at = slot * fields + map % fields;
+        const float t0 = from(slot) * from(slot), t1 = sigma(slot) * sigma(slot), p = power(ky, kx);
+        const float spring = p > 0.0f ? 1.0f / (p + t0) : 0.0f;
+        const float keep = math::sqrt((p + t1) * spring), step = 0.5f * (t0 - t1);
+        const Complex g = score(at, ky, kx), x = state(at, ky, kx);
+        state(at, ky, kx) = Complex(keep * x.real() + step * (g.real() + spring * x.real()),
+                                    keep * x.imag() + step * (g.imag() + spring * x.imag()));
+      });
+}
+
+// Kernels of the learned residual, which knows the first field of each slot alone: its arrays hold one map a slot.
+
+/// to(slot) <- to + factor(slot) residual, on first fields: a kick of momenta, or a step of states.
+void add_residual(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const View1<float>& factor,
+                  const SpectrumBatch& residual, const SpectrumBatch& to) {
+  for_each_element(
+      "umbriel::add_residual", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int i, int ky, int kx) {
+        const int slot = list(i);
+        const Complex r = residual(slot, ky, kx), x = to(slot * fields, ky, kx);
+        to(slot * fields, ky, kx) = Complex(x.real() + factor(slot) * r.real(), x.imag() + factor(slot) * r.imag());
+      });
+}
+
+/// point(slot) <- first field of the state, or of the point at `fraction` < 1 of the way to it from the saved state.
+void gather_points(const Space& space, Grid grid, int n, int fields, const View1<float>& fraction,
+                   const SpectrumBatch& state, const SpectrumBatch& saved, const SpectrumBatch& point) {
+  for_each_element(
+      "umbriel::gather_points", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int slot, int ky, int kx) {
+        const float t = fraction(slot);
+        const Complex b = state(slot * fields, ky, kx);
+        if (t < 1.0f) {
+          const Complex a = saved(slot * fields, ky, kx);
+          point(slot, ky, kx) =
+              Complex(a.real() + t * (b.real() - a.real()), a.imag() + t * (b.imag() - a.imag()));
+        } else {
+          point(slot, ky, kx) = b;
+        }
+      });
+}
+
+/// What a residual just evaluated is for, and what take_answers sums up.
+enum Role : int {
+  role_score = 0,  // the residual at the state: |r|^2, to tell that it is finite
+  role_step = 1,   // the same at the end of an integrator step: its work since the last, 1/2 <r_old + r, x - x_old>
+  role_path = 2    // at a point of the path from the saved state: <r, x - x_saved>
+};
+
+void take_answers(const Space& space, Grid grid, int n, int fields, const View1<int>& role, const SpectrumBatch& answer,
+                  const SpectrumBatch& state, const SpectrumBatch& saved, const SpectrumBatch& residual,
+                  const SpectrumBatch& anchor, const SumWorkspace& sums, const View1<double>& out) {
+  sum_each_map(
+      "umbriel::take_answers", space, n, grid.height, grid.half_width(), sums, out,
+      KOKKOS_LAMBDA(int slot, int ky, int kx) {
+        const Complex r = answer(slot, ky, kx), x = state(slot * fields, ky, kx);
+        const float weight = mode_weight(grid, kx);
+        if (role(slot) == role_path) {
+          const Complex x0 = saved(slot * fields, ky, kx);
+          return weight * (r.real() * (x.real() - x0.real()) + r.imag() * (x.imag() - x0.imag()));
+        }
+        const Complex r0 = residual(slot, ky, kx), x0 = anchor(slot, ky, kx);
+        residual(slot, ky, kx) = r;
+        anchor(slot, ky, kx) = x;
+        if (role(slot) == role_score) return weight * (r.real() * r.real() + r.imag() * r.imag());
+        return weight * 0.5f *
+               ((r0.real() + r.real()) * (x.real() - x0.real()) + (r0.imag() + r.imag()) * (x.imag() - x0.imag()));
+      });
+}
+
+/// out(i) = <r + r_saved, x - x_saved> of listed slot i: what the ends of a path add to Simpson's rule.
+void chord_work(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const SpectrumBatch& residual,
+                const SpectrumBatch& saved_residual, const SpectrumBatch& state, const SpectrumBatch& saved,
+                const SumWorkspace& sums, const View1<double>& out) {
+  sum_each_map(
+      "umbriel::chord_work", space, n, grid.height, grid.half_width(), sums, out,
+      KOKKOS_LAMBDA(int i, int ky, int kx) {
+        const int slot = list(i);
+        const Complex r = residual(slot, ky, kx), r0 = saved_residual(slot, ky, kx);
+        const Complex x = state(slot * fields, ky, kx), x0 = saved(slot * fields, ky, kx);
+        return mode_weight(grid, kx) * ((r0.real() + r.real()) * (x.real() - x0.real()) +
+                                        (r0.imag() + r.imag()) * (x.imag() - x0.imag()));
+      });
+}
+
+/// anchor(slot) <- first field of listed slots.
+void set_anchors(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const SpectrumBatch& state,
+                 const SpectrumBatch& anchor) {
+  for_each_element(
+      "umbriel::set_anchors", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int i, int ky, int kx) {
+        anchor(list(i), ky, kx) = state(list(i) * fields, ky, kx);
+      });
+}
+
 /// out(i) <- the state of listed slot i, in compact order.
 void gather_slots(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const SpectrumBatch& state,
                   const SpectrumBatch& out) {
@@ -207,9 +308,48 @@ double uniform_draw(const HmcOptions& options, Purpose purpose, std::int64_t cha
 
 }  // namespace
 
-double HmcOptions::expected_evaluations() const {
-  if (mode == Mode::paper) return static_cast<double>(paper_steps) * paper_leapfrogs + 2.2 * 239 + paper_ode_steps;
-  return 1 + temperatures + trajectories() * static_cast<double>(min_steps + max_steps);
+double HmcOptions::expected_evaluations(bool learned) const {
+  if (mode == Mode::paper) {
+    const double a_step = paper_leapfrogs + (learned ? 3 : 0), a_test = learned ? 5 : 2;
+    return paper_steps * a_step + 1.1 * a_test * 239 + paper_ode_steps;
+  }
+  const double coolings = temperatures - (sigma_final == sigma_end ? 1 : 0);
+  const double a_trajectory = mode == Mode::langevin ? 1 : min_steps + max_steps;
+  return 1 + coolings + trajectories() * a_trajectory + (finish == Finish::ode ? ode_steps - 1 : 0);
+}
+
+HmcOptions HmcOptions::for_residual(double sigma_min) const {
+  HmcOptions options = *this;
+  options.temperatures = 20;
+  options.settling = 4;
+  options.tail = 4;
+  options.sigma_end = options.sigma_final = options.ode_end = std::max(0.01, sigma_min);
+  options.inner_steps = 1;
+  options.finish = Finish::ode;
+  options.paper_ode_end = std::max(1e-5, sigma_min * sigma_min);
+  return options;
+}
+
+HmcOptions HmcOptions::for_langevin() const {
+  HmcOptions options = *this;
+  options.mode = Mode::langevin;
+  options.trajectories_a_temperature = 10;
+  options.settling = 40;
+  options.trajectories_a_tail = 10;
+  options.step = 0.3;
+  return options;
+}
+
+HmcOptions HmcOptions::for_probability_flow() const {
+  HmcOptions options = *this;
+  options.ode_end = std::max(1e-3, sigma_final);
+  options.sigma_end = options.sigma_final = options.sigma_start;
+  options.temperatures = 1;
+  options.settling = 4;
+  options.tail = 1;
+  options.finish = Finish::ode;
+  options.ode_steps = 64;
+  return options;
 }
 
 std::vector<std::string> monitored_names() {
@@ -227,10 +367,14 @@ struct AnnealedHmc::Slot {
   int trajectory = 0;       // trajectories finished
   int leap = 0, leaps = 0;  // in the current one
   float sigma = 0, precision = 0;
-  double step = 0;         // of the current trajectory
+  float flow_from = 0;     // temperature from which the probability flow takes the state to sigma; 0: it does not
+  double step = 0;         // between two evaluations of the whole score, of the current trajectory
   double step_factor = 1;  // adapted while annealing, from this chain's own acceptances
-  double log_density = 0, kinetic = 0;
+  double log_density = 0, kinetic = 0;  // log-density: of the exact part
   double previous_log_density = 0;
+  double work = 0;  // of the residual since the trajectory began
+  int path_point = 0;  // "paper" with a residual: fourths of the straight path
+  double path_sum = 0;
   int tested = 0, accepted = 0;  // Metropolis tests
   int steps_here = 0;            // "paper": steps at this temperature
   float proposed_sigma = 0;      // "paper": temperature under test
@@ -241,13 +385,39 @@ struct AnnealedHmc::Slot {
 };
 
 AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const SpectrumBatch& start_mean,
-                         HmcOptions options)
-    : density_(density), fft_(fft), start_mean_(start_mean), options_(options) {
+                         HmcOptions options, const ScoreResidual* residual)
+    : density_(density),
+      fft_(fft),
+      residual_(residual),
+      start_mean_(start_mean),
+      options_(options),
+      drifts_(residual != nullptr && options.mode == HmcOptions::Mode::preconditioned ? 2 * options.inner_steps : 1) {
   require(options.batch > 0 && options.tail > 0 && options.temperatures > 0 && options.min_steps > 0 &&
-              options.max_steps >= options.min_steps,
+              options.max_steps >= options.min_steps && options.trajectories_a_temperature > 0 &&
+              options.trajectories_a_tail > 0 && options.inner_steps > 0 && options.ode_steps > 0,
           ExitCode::usage, "sampler options must be positive", "[sampler]");
   require(options.tail * options.tail_every() <= options.trajectories(), ExitCode::usage,
           "the tail is longer than the run", "sampler.tail", "shorten it or take more steps");
+  if (residual != nullptr) {
+    const bool paper = options.mode == HmcOptions::Mode::paper;
+    const double hottest = paper ? options.paper_start : options.sigma_start;
+    double coldest = paper ? std::min(options.paper_floor, std::sqrt(options.paper_ode_end))
+                           : std::min(options.sigma_end, options.sigma_final);
+    if (!paper && options.finish == HmcOptions::Finish::ode && options.ode_steps > 1)
+      coldest = std::min(coldest, options.ode_end);
+    require(coldest >= 0.9999 * static_cast<double>(residual->sigma_min()) &&
+                hottest <= 1.0001 * static_cast<double>(residual->sigma_max()),
+            ExitCode::usage,
+            std::string("the learned prior knows temperatures from ")
+                .append(std::to_string(residual->sigma_min()))
+                .append(" to ")
+                .append(std::to_string(residual->sigma_max()))
+                .append(", the sampler asks for ")
+                .append(std::to_string(coldest))
+                .append(" to ")
+                .append(std::to_string(hottest)),
+            "[sampler]", "move the sampler's temperatures inside, or train for a wider range");
+  }
   const Grid grid = density.grid();
   const int maps = options.batch * density.fields();
   const auto spectra = [&](const std::string& label) {
@@ -259,6 +429,16 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
   saved_state_ = spectra("umbriel::hmc_saved_state");
   saved_score_ = spectra("umbriel::hmc_saved_score");
   scratch_ = spectra("umbriel::hmc_scratch");
+  if (residual != nullptr) {
+    const auto first_fields = [&](const std::string& label) {
+      return SpectrumBatch(label, options.batch, grid.height, grid.half_width());
+    };
+    learned_ = first_fields("umbriel::hmc_residual");
+    saved_learned_ = first_fields("umbriel::hmc_saved_residual");
+    anchor_ = first_fields("umbriel::hmc_anchor");
+    point_ = first_fields("umbriel::hmc_point");
+    answer_ = first_fields("umbriel::hmc_answer");
+  }
   maps_ = MapBatch("umbriel::hmc_maps", maps, grid.height, grid.width);
   sigma_ = View1<float>("umbriel::hmc_sigma", options.batch);
   precision_ = View1<float>("umbriel::hmc_precision", options.batch);
@@ -267,6 +447,7 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
   drift_ = View1<float>("umbriel::hmc_drift", options.batch);
   pull_ = View1<float>("umbriel::hmc_pull", options.batch);
   list_ = View1<int>("umbriel::hmc_list", options.batch);
+  role_ = View1<int>("umbriel::hmc_role", options.batch);
   log_density_ = View1<double>("umbriel::hmc_log_density", options.batch);
   sums_out_ = View1<double>("umbriel::hmc_sums", maps * monitored_blocks * monitored_blocks);
   sums_ = SumWorkspace(maps, grid.height);
@@ -315,6 +496,10 @@ void AnnealedHmc::begin_trajectories(const Space& space, const std::vector<int>&
     if (paper) {
       slot.step = options_.paper_step * std::sqrt(static_cast<double>(slot.sigma) / options_.paper_start);
       slot.leaps = options_.paper_leapfrogs;
+    } else if (options_.mode == HmcOptions::Mode::langevin) {
+      const double jitter = uniform_draw(options_, Purpose::trajectory, slot.chain, slot.trajectory, 0);
+      slot.step = options_.step * slot.step_factor * (0.8 + 0.4 * jitter);
+      slot.leaps = 1;
     } else {
       const double jitter = uniform_draw(options_, Purpose::trajectory, slot.chain, slot.trajectory, 0);
       const double length = uniform_draw(options_, Purpose::trajectory, slot.chain, slot.trajectory, 1);
@@ -322,6 +507,7 @@ void AnnealedHmc::begin_trajectories(const Space& space, const std::vector<int>&
       slot.leaps = 2 * (options_.min_steps + static_cast<int>(length * (options_.max_steps - options_.min_steps + 1)));
     }
     slot.previous_log_density = slot.log_density;
+    slot.work = 0;
     for (int f = 0; f < fields; ++f)
       keys.push_back({options_.seed, Purpose::momentum, static_cast<std::uint32_t>(slot.chain),
                       static_cast<std::uint32_t>(slot.trajectory * fields + f)});
@@ -344,46 +530,100 @@ void AnnealedHmc::begin_trajectories(const Space& space, const std::vector<int>&
   }
   copy_slots(space, density_.grid(), n, fields, list_, state_, saved_state_);
   copy_slots(space, density_.grid(), n, fields, list_, score_, saved_score_);
+  if (residual_ == nullptr) return;
+  copy_slots(space, density_.grid(), n, 1, list_, learned_, saved_learned_);
+  set_anchors(space, density_.grid(), n, fields, list_, state_, anchor_);
 }
 
-void AnnealedHmc::move(const Space& space) {
+/// One drift of every slot that is in a trajectory, number `drift` since the last evaluation of the whole score.
+void AnnealedHmc::move(const Space& space, int drift) {
   const bool paper = options_.mode == HmcOptions::Mode::paper;
+  const bool leapfrog = options_.mode != HmcOptions::Mode::preconditioned;
   const int n = static_cast<int>(slots_.size());
-  std::vector<float> kick(n, 0.0f), turn(n, 0.0f), drift(n, 0.0f), pull(n, 0.0f), sigma(n), precision(n);
+  std::vector<float> kick(n, 0.0f), turn(n, 0.0f), along(n, 0.0f), pull(n, 0.0f), sigma(n), precision(n);
+  std::vector<float> learned_kick(n, 0.0f);
   std::vector<int> moving;
   for (int s = 0; s < n; ++s) {
     const Slot& slot = slots_[s];
     sigma[s] = slot.sigma;
     precision[s] = slot.precision;
     if (slot.phase != Phase::leap) continue;
-    kick[s] = static_cast<float>(kick_before(slot.leap, paper) * slot.step);
-    turn[s] = paper ? 1.0f : static_cast<float>(std::cos(slot.step));
-    drift[s] = static_cast<float>(paper ? slot.step : std::sin(slot.step));
-    pull[s] = paper ? 0.0f : drift[s];
+    const double length = slot.step / drifts_;
+    kick[s] = static_cast<float>(kick_before(slot.leap * drifts_ + drift, leapfrog) * length);
+    learned_kick[s] = static_cast<float>(kick_before(slot.leap, leapfrog) * slot.step);
+    turn[s] = paper ? 1.0f : static_cast<float>(std::cos(length));
+    along[s] = static_cast<float>(paper ? length : std::sin(length));
+    pull[s] = paper ? 0.0f : along[s];
     moving.push_back(s);
   }
   upload(sigma, sigma_);
   upload(precision, precision_);
   if (moving.empty()) return;
   upload(moving, list_);
+  if (residual_ != nullptr && drift == 0) {
+    upload(learned_kick, kick_);
+    add_residual(space, density_.grid(), static_cast<int>(moving.size()), density_.fields(), list_, kick_, learned_,
+                 momentum_);
+  }
   upload(kick, kick_);
   upload(turn, turn_);
-  upload(drift, drift_);
+  upload(along, drift_);
   upload(pull, pull_);
   kick_and_drift(space, density_.grid(), static_cast<int>(moving.size()), density_.fields(), list_,
                  Mass{density_.prior_power(), sigma_, precision_, paper},
                  {kick_, turn_, drift_, pull_, paper ? 0.0f : 1.0f}, score_, momentum_, state_);
 }
 
+/// Evaluates the residual where each slot needs it: all of them at once.
+AnnealedHmc::Answers AnnealedHmc::ask_residual(const Space& space) {
+  Answers answers{std::vector<double>(slots_.size(), 0.0), std::vector<double>(slots_.size(), 0.0)};
+  if (residual_ == nullptr) return answers;
+  const Grid grid = density_.grid();
+  const int fields = density_.fields();
+  const int n = static_cast<int>(slots_.size());
+  std::vector<float> fraction(n, 1.0f);
+  std::vector<int> role(n, role_score), chords;
+  for (int s = 0; s < n; ++s) {
+    const Slot& slot = slots_[s];
+    if (slot.phase == Phase::path || slot.phase == Phase::temper_path) {
+      fraction[s] = 0.25f * static_cast<float>(slot.path_point);
+      role[s] = role_path;
+    } else if (slot.phase == Phase::leap && options_.mode == HmcOptions::Mode::preconditioned) {
+      role[s] = role_step;
+    }
+    if ((slot.phase == Phase::path && slot.path_point == 3) || slot.phase == Phase::temper_old) chords.push_back(s);
+  }
+  upload(fraction, kick_);
+  upload(role, role_);
+  gather_points(space, grid, n, fields, kick_, state_, saved_state_, point_);
+  residual_->evaluate(space, n, point_, sigma_, answer_);
+  take_answers(space, grid, n, fields, role_, answer_, state_, saved_state_, learned_, anchor_, sums_, sums_out_);
+  answers.sum = download(sums_out_, slots_.size());
+  if (!chords.empty()) {
+    upload(chords, list_);
+    chord_work(space, grid, static_cast<int>(chords.size()), fields, list_, learned_, saved_learned_, state_,
+               saved_state_, sums_, sums_out_);
+    const std::vector<double> work = download(sums_out_, chords.size());
+    for (std::size_t i = 0; i < chords.size(); ++i) answers.chord[static_cast<std::size_t>(chords[i])] = work[i];
+  }
+  return answers;
+}
+
 void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& slots) {
   if (slots.empty()) return;
   const bool paper = options_.mode == HmcOptions::Mode::paper;
+  const bool langevin = options_.mode == HmcOptions::Mode::langevin;
   const int fields = density_.fields();
   const int n = static_cast<int>(slots.size());
   std::vector<float> kick(slots_.size(), 0.0f);
-  for (const int s : slots) kick[s] = static_cast<float>(last_kick_share(paper) * slots_[s].step);
-  upload(kick, kick_);
   upload(slots, list_);
+  if (residual_ != nullptr) {
+    for (const int s : slots) kick[s] = static_cast<float>(last_kick_share(paper) * slots_[s].step);
+    upload(kick, kick_);
+    add_residual(space, density_.grid(), n, fields, list_, kick_, learned_, momentum_);
+  }
+  for (const int s : slots) kick[s] = static_cast<float>(last_kick_share(paper) * slots_[s].step / drifts_);
+  upload(kick, kick_);
   last_kick(space, density_.grid(), n, fields, list_, Mass{density_.prior_power(), sigma_, precision_, paper},
             {kick_, turn_, drift_, pull_, paper ? 0.0f : 1.0f}, score_, state_, momentum_, sums_, sums_out_);
   const std::vector<double> squares = download(sums_out_, static_cast<std::size_t>(n) * fields);
@@ -392,12 +632,18 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
     Slot& slot = slots_[slots[i]];
     double kinetic = 0;
     for (int f = 0; f < fields; ++f) kinetic += 0.5 * squares[i * fields + f];
-    const double change = (slot.log_density - kinetic) - (slot.previous_log_density - slot.kinetic);
+    const double change = (slot.log_density + slot.work - kinetic) - (slot.previous_log_density - slot.kinetic);
     const double u = uniform_draw(options_, Purpose::acceptance, slot.chain, slot.trajectory, 0);
     // Cooling is a way to a good start: its moves need no exact test, only energy conserved well enough to be stable.
-    const bool cooling = !paper && slot.trajectory < options_.temperatures + options_.settling;
-    const bool accepted =
-        std::isfinite(change) && (cooling ? change > -0.05 * std::max(kinetic, slot.kinetic) : std::log(u) < change);
+    const bool cooling = !paper && slot.trajectory < options_.cooling() + options_.settling;
+    const bool stable = langevin || change > -0.05 * std::max(kinetic, slot.kinetic);
+    const bool tested = paper || (!cooling && !langevin && options_.metropolis);
+    const bool accepted = std::isfinite(change) && (tested ? std::log(u) < change : stable);
+    if (cooling && residual_ != nullptr && !langevin) {
+      const double probability = std::isfinite(change) ? std::min(1.0, std::exp(change)) : 0;
+      slot.step_factor =
+          std::min(1.0, slot.step_factor * std::exp(0.5 * (probability - options_.target_acceptance)));
+    }
     if (!cooling) {
       ++slot.tested;
       slot.accepted += accepted ? 1 : 0;
@@ -405,6 +651,7 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
     }
     if (!accepted) {
       slot.log_density = slot.previous_log_density;
+      slot.work = 0;
       rejected.push_back(slots[i]);
     }
     after_trajectory(slot, accepted);
@@ -412,6 +659,8 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
   upload(rejected, list_);
   copy_slots(space, density_.grid(), static_cast<int>(rejected.size()), fields, list_, saved_state_, state_);
   copy_slots(space, density_.grid(), static_cast<int>(rejected.size()), fields, list_, saved_score_, score_);
+  if (residual_ != nullptr)
+    copy_slots(space, density_.grid(), static_cast<int>(rejected.size()), 1, list_, saved_learned_, learned_);
 }
 
 /// Counts the trajectory, records the trace and chooses what this chain does next.
@@ -429,23 +678,53 @@ void AnnealedHmc::after_trajectory(Slot& slot, bool accepted) {
       // Cool if the move just made is as likely at the cooler temperature, by a Metropolis test on the two paths.
       slot.proposed_sigma = cooler;
       slot.phase = Phase::temper_new;
-      slot.path_old = slot.log_density - slot.previous_log_density;
+      slot.path_old = slot.log_density - slot.previous_log_density + slot.work;
     } else {
       slot.phase = Phase::leap;
     }
     return;
   }
   slot.phase = Phase::leap;
-  if (slot.trajectory < options_.temperatures) {
-    slot.step_factor = std::min(1.0, slot.step_factor * (accepted ? 1.1 : 0.7));
-    const double fraction = static_cast<double>(slot.trajectory) / std::max(1, options_.temperatures - 1);
-    set_sigma(slot,
-              static_cast<float>(options_.sigma_start * std::pow(options_.sigma_end / options_.sigma_start, fraction)));
-    slot.phase = Phase::evaluate;
-  } else if (slot.trajectory == options_.temperatures) {
-    set_sigma(slot, static_cast<float>(options_.sigma_final));
-    slot.phase = Phase::evaluate;
+  if (slot.trajectory < options_.cooling()) {
+    const bool fitted = residual_ != nullptr && options_.mode == HmcOptions::Mode::preconditioned;
+    if (!fitted) slot.step_factor = std::min(1.0, slot.step_factor * (accepted ? 1.1 : 0.7));
+    if (slot.trajectory % options_.trajectories_a_temperature != 0) return;
+    const int level = slot.trajectory / options_.trajectories_a_temperature;
+    const double fraction = static_cast<double>(level) / std::max(1, options_.temperatures - 1);
+    cool(slot, options_.sigma_start * std::pow(options_.sigma_end / options_.sigma_start, fraction));
+  } else if (slot.trajectory == options_.cooling()) {
+    cool(slot, options_.sigma_final);
   }
+}
+
+void AnnealedHmc::cool(Slot& slot, double sigma) {
+  const float before = slot.sigma;
+  if (static_cast<float>(sigma) == before) return;
+  set_sigma(slot, static_cast<float>(sigma));
+  slot.phase = Phase::evaluate;
+  if (options_.transport) slot.flow_from = before;
+}
+
+/// Moves the states of slots along the probability flow from flow_from to their new temperatures.
+void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots) {
+  if (slots.empty()) return;
+  const Grid grid = density_.grid();
+  const int fields = density_.fields();
+  const int n = static_cast<int>(slots.size());
+  std::vector<float> from(slots_.size(), 0.0f), to(slots_.size(), 0.0f), factor(slots_.size(), 0.0f);
+  for (const int s : slots) {
+    Slot& slot = slots_[s];
+    from[s] = slot.flow_from;
+    to[s] = slot.sigma;
+    factor[s] = 0.5f * (from[s] * from[s] - to[s] * to[s]);
+    slot.flow_from = 0;
+  }
+  upload(slots, list_);
+  upload(from, turn_);
+  upload(to, drift_);
+  upload(factor, kick_);
+  follow_flow(space, grid, n, fields, list_, density_.prior_power(), turn_, drift_, score_, state_);
+  if (residual_ != nullptr) add_residual(space, grid, n, fields, list_, kick_, learned_, state_);
 }
 
 void AnnealedHmc::record_tail(const Space& space, const std::vector<int>& slots) {
@@ -516,19 +795,25 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
 
   while (!slots_.empty()) {
     if (stop()) return false;
-    move(space);
-    density_.evaluate(space, static_cast<int>(slots_.size()), state_, sigma_, score_, log_density_);
+    for (int drift = 0; drift < drifts_; ++drift) {
+      move(space, drift);
+      density_.evaluate(space, static_cast<int>(slots_.size()), state_, sigma_, score_, log_density_);
+    }
     const std::vector<double> values = download(log_density_, slots_.size());
+    const Answers answers = ask_residual(space);
 
-    std::vector<int> ended, begin, old_paths, swap_back, ode, recorded, done;
+    std::vector<int> ended, begin, old_paths, swap_back, ode, flowing, recorded, done;
     double progress = 0;
     for (int s = 0; s < static_cast<int>(slots_.size()); ++s) {
       Slot& slot = slots_[s];
       ++slot.result.score_evaluations;
+      slot.result.density_evaluations += drifts_;
+      const double answer = answers.sum[s], chord = answers.chord[s];
+      const bool finite = std::isfinite(values[s]) && std::isfinite(answer);
       switch (slot.phase) {
         case Phase::evaluate:
           slot.log_density = values[s];
-          if (std::isfinite(values[s])) {
+          if (finite) {
             begin.push_back(s);
           } else {  // the current state itself is lost: nothing to go back to
             slot.result.diverged = true;
@@ -537,15 +822,43 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
           break;
         case Phase::leap:
           slot.log_density = values[s];
-          if (++slot.leap == slot.leaps || !std::isfinite(values[s])) ended.push_back(s);
+          if (!finite) slot.work = std::numeric_limits<double>::quiet_NaN();
+          if (options_.mode == HmcOptions::Mode::preconditioned) slot.work += answer;
+          if (++slot.leap < slot.leaps && finite) break;
+          if (paper && residual_ != nullptr && finite) {
+            slot.phase = Phase::path;
+            slot.path_point = 1;
+            slot.path_sum = 0;
+          } else {
+            ended.push_back(s);
+          }
+          break;
+        case Phase::path:
+          slot.path_sum += (slot.path_point == 2 ? 2 : 4) * answer;
+          if (++slot.path_point < 4) break;
+          slot.work = (chord + slot.path_sum) / 12;
+          ended.push_back(s);
           break;
         case Phase::temper_new:
           slot.path_new = values[s];
+          if (residual_ != nullptr) {
+            slot.phase = Phase::temper_path;
+            slot.path_point = 1;
+            slot.path_sum = 0;
+          } else {
+            slot.phase = Phase::temper_old;
+            old_paths.push_back(s);
+          }
+          break;
+        case Phase::temper_path:
+          slot.path_sum += (slot.path_point == 2 ? 2 : 4) * answer;
+          if (++slot.path_point < 4) break;
           slot.phase = Phase::temper_old;
           old_paths.push_back(s);
           break;
         case Phase::temper_old: {
-          const double new_path = slot.path_new - values[s];
+          double new_path = slot.path_new - values[s];
+          if (residual_ != nullptr) new_path += (slot.path_sum - chord) / 12;  // the path's ends have changed places
           const double u = uniform_draw(options_, Purpose::tempering, slot.chain, slot.trajectory, 0);
           swap_back.push_back(s);
           if (std::log(u) < slot.path_old - new_path) {
@@ -572,7 +885,7 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
       if (in_tail > 0 && in_tail % options_.tail_every() == 0) recorded.push_back(s);
       if (slot.trajectory == options_.trajectories()) {
         slot.phase = Phase::ode;
-        if (paper) {
+        if (paper || (slot.sigma > 0 && options_.finish != HmcOptions::Finish::none)) {
           ode.push_back(s);  // the score at this temperature is at hand
         } else {
           done.push_back(s);
@@ -581,6 +894,8 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
         begin.push_back(s);
       } else if (slot.phase == Phase::temper_new) {
         set_sigma(slot, slot.proposed_sigma);
+      } else if (slot.flow_from > 0) {
+        flowing.push_back(s);
       }
     }
     record_tail(space, recorded);
@@ -592,15 +907,17 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
       upload(swaps, list_);
       swap_slots(space, grid, static_cast<int>(swaps.size()), fields, list_, state_, saved_state_);
       swap_slots(space, grid, static_cast<int>(swaps.size()), fields, list_, score_, saved_score_);
+      if (residual_ != nullptr)
+        swap_slots(space, grid, static_cast<int>(swaps.size()), 1, list_, learned_, saved_learned_);
     }
 
-    // "paper": probability-flow steps in equal ratios of t = sigma^2.
-    if (!ode.empty()) {
-      std::vector<float> factor(slots_.size(), 0.0f);
-      std::vector<int> moving;
-      for (const int s : ode) {
-        Slot& slot = slots_[s];
-        const double t = static_cast<double>(slot.sigma) * slot.sigma;
+    // The last steps, from sigma_final (or the floor of "paper" mode) towards 0.
+    std::vector<float> factor(slots_.size(), 0.0f);
+    std::vector<int> plain;
+    for (const int s : ode) {
+      Slot& slot = slots_[s];
+      const double t = static_cast<double>(slot.sigma) * slot.sigma;
+      if (paper) {  // Euler steps in equal ratios of t = sigma^2
         if (slot.ode_step == 0) slot.ode_factor = std::pow(options_.paper_ode_end / t, 1.0 / options_.paper_ode_steps);
         if (slot.ode_step == options_.paper_ode_steps || t <= options_.paper_ode_end) {
           done.push_back(s);
@@ -609,12 +926,32 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
         factor[s] = static_cast<float>(0.5 * t * (1 - slot.ode_factor));
         set_sigma(slot, static_cast<float>(std::sqrt(t * slot.ode_factor)));
         ++slot.ode_step;
-        moving.push_back(s);
+        plain.push_back(s);
+      } else if (options_.finish == HmcOptions::Finish::denoise) {
+        factor[s] = static_cast<float>(t);
+        plain.push_back(s);
+        done.push_back(s);
+      } else {
+        slot.flow_from = slot.sigma;
+        flowing.push_back(s);
+        if (++slot.ode_step == options_.ode_steps) {
+          set_sigma(slot, 0.0f);
+          done.push_back(s);
+        } else {
+          const double fraction = static_cast<double>(slot.ode_step) / (options_.ode_steps - 1);
+          set_sigma(slot, static_cast<float>(options_.sigma_final *
+                                             std::pow(options_.ode_end / options_.sigma_final, fraction)));
+        }
       }
-      upload(factor, kick_);
-      upload(moving, list_);
-      add_score(space, grid, static_cast<int>(moving.size()), fields, list_, kick_, score_, state_);
     }
+    if (!plain.empty()) {
+      upload(factor, kick_);
+      upload(plain, list_);
+      add_score(space, grid, static_cast<int>(plain.size()), fields, list_, kick_, score_, state_);
+      if (residual_ != nullptr)
+        add_residual(space, grid, static_cast<int>(plain.size()), fields, list_, kick_, learned_, state_);
+    }
+    flow(space, flowing);
 
     begin_trajectories(space, begin);
     finish_chains(space, done, finished);
@@ -637,6 +974,12 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
           for (int f = 0; f < fields; ++f) {
             Kokkos::deep_copy(space, Kokkos::subview(array, s * fields + f, Kokkos::ALL, Kokkos::ALL),
                               Kokkos::subview(array, last * fields + f, Kokkos::ALL, Kokkos::ALL));
+          }
+        }
+        if (residual_ != nullptr) {
+          for (const SpectrumBatch& array : {learned_, saved_learned_, anchor_}) {
+            Kokkos::deep_copy(space, Kokkos::subview(array, s, Kokkos::ALL, Kokkos::ALL),
+                              Kokkos::subview(array, last, Kokkos::ALL, Kokkos::ALL));
           }
         }
         slots_[s] = std::move(slots_[last]);

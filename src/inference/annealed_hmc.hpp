@@ -1,16 +1,29 @@
 /// Annealed Hamiltonian Monte Carlo: many chains, each cooling from a smooth density to the posterior.
 ///
-/// Neal 2011 (HMC); Remy et al. 2022 (arXiv 2201.05561, section 4: annealing). Two modes:
+/// Neal 2011 (HMC); Remy et al. 2022 (arXiv 2201.05561, section 4: annealing). Modes:
 ///
 /// preconditioned (default): the Fourier mass matrix M = 1/(P + sigma^2) + mean(1/(sigma_gamma^2 + sigma^2)) makes
 /// every
 ///   mode oscillate with a period near 2 pi, so that a few leapfrogs of step 0.4 cross the posterior. One trajectory at
 ///   each of a few temperatures, then a tail at the final temperature. Trajectory length and step are drawn: a fixed
 ///   length near pi returns to where it began.
+/// langevin: annealed Langevin dynamics (Song & Ermon 2019, arXiv 1907.05600) with the same mass: trajectories of one
+///   step each, without a test, so with a bias of the order of step^2. The step turns state and momentum exactly under
+///   the harmonic potential 1/2 x^T M x and kicks with the rest of the score.
 /// paper: unit mass, step 0.013 sqrt(sigma / T0), three leapfrogs, cooling by 0.98 when a step was accepted, more than
 ///   ten steps were spent and a second test passes, down to 0.008; 6,002 steps; then the probability-flow ODE
 ///   dx/dt = -1/2 score(x, sqrt t) from sigma^2 towards 0. The paper integrates the score along a line (Simpson) for
 ///   the acceptance; where a log-density is known its difference is that integral, exactly, at no further evaluation.
+///
+/// A learned prior adds the residual of its score, for which no log-density is known. The tests then take the change of
+/// log-density from the exact part plus the work of the residual. In "paper" mode that is Simpson's rule on five points
+/// of the straight path, 3 leapfrogs + 3 inner points = 6 evaluations a step (the ends are known). In "preconditioned"
+/// mode it is the trapezoid rule over the points that the trajectory visits anyway, sum 1/2 <r_i + r_i+1, a_i+1 - a_i>,
+/// and the residual, costly and soft, only kicks at these points: in between, the rest of the score is integrated in
+/// `inner_steps` steps (multiple time steps; Tuckerman, Berne & Martyna 1992). A learned prior has a least temperature,
+/// so the chain ends there and the last noise is taken off by `finish`: the flow of the Gaussian prior followed exactly
+/// and the rest of the score in Euler steps, or a denoising step x + sigma^2 score. The probability-flow sampler is this
+/// with a hot sigma_final and many steps.
 ///
 /// A chain is a pure function of (seed, chain index): step sizes, temperatures and momenta are its own, so results do
 /// not depend on the batch it shares or the rank it runs on. Chains of a batch move together, one score evaluation at a
@@ -26,25 +39,46 @@
 #include "umbriel/core/loops.hpp"
 #include "umbriel/fft/real_fft.hpp"
 #include "umbriel/inference/log_density.hpp"
+#include "umbriel/inference/score_residual.hpp"
 
 namespace umbriel {
 
 struct HmcOptions {
-  enum class Mode { preconditioned, paper };
+  enum class Mode { preconditioned, paper, langevin };
+  /// What follows the last trajectory at sigma_final > 0 ("paper" always takes its own ODE).
+  enum class Finish {
+    none,     ///< the state keeps its noise of sigma_final
+    denoise,  ///< x + sigma^2 score: the mean of the density given its smoothed state
+    ode       ///< probability flow down to 0
+  };
   Mode mode = Mode::preconditioned;
   std::uint64_t seed = 1;
   int batch = 4;                ///< chains that move together on this rank
   int chains_a_superchain = 4;  ///< chains that start from one point (for nested R-hat)
   int tail = 8;                 ///< states recorded at the final temperature, the sample being the last
 
-  // preconditioned
-  int temperatures = 8;  ///< cooling: one trajectory each, from sigma_start to sigma_end
-  int settling = 3;      ///< trajectories at the final temperature before the tail
+  // preconditioned and langevin
+  int temperatures = 8;                ///< cooling from sigma_start to sigma_end
+  int trajectories_a_temperature = 1;  ///< spent at each of them
+  int settling = 3;                    ///< trajectories at the final temperature before the tail
+  int trajectories_a_tail = 1;         ///< trajectories between recorded states of the tail
   double sigma_start = 0.3, sigma_end = 0.01;
   double sigma_final = 0;  ///< temperature of the tail; 0 is the posterior itself
-  double step = 0.7;       ///< in radians of the mass-matrix oscillation, jittered by 20 %; two evaluations
+  /// In radians of the mass-matrix oscillation, jittered by 20 %; two evaluations ("langevin": one).
+  double step = 0.7;
   int min_steps = 1, max_steps = 4;
   double mass_precision = 0.2;  ///< share of the mean noise precision in the mass: a light mass lets unseen modes move
+  bool metropolis = true;       ///< test trajectories at the final temperature; cooling only asks for stability
+  /// Learned prior: steps of the exact part of the score between two evaluations of the residual, each half a `step`
+  /// apart.
+  int inner_steps = 1;
+  /// Learned prior: mean acceptance probability to which each chain fits its step while it cools and settles.
+  double target_acceptance = 0.8;
+  /// Follow the probability flow from one temperature to the next.
+  bool transport = false;
+  Finish finish = Finish::none;
+  int ode_steps = 1;  ///< of Finish::ode: in equal ratios of sigma^2 from sigma_final to ode_end, the last one to 0
+  double ode_end = 1e-3;  ///< sigma of the last evaluation if there are several steps
 
   // paper
   double paper_start = 1.0;  ///< T0
@@ -55,14 +89,22 @@ struct HmcOptions {
   /// would leave white noise worth 1 % of a pixel's standard deviation, so the analytic score is followed further.
   double paper_ode_end = 1e-8;
 
-  int trajectories() const { return mode == Mode::paper ? paper_steps : temperatures + settling + tail; }
+  int cooling() const { return temperatures * trajectories_a_temperature; }
+  int trajectories() const { return mode == Mode::paper ? paper_steps : cooling() + settling + tail * tail_every(); }
   /// Trajectories between recorded entries of the trace.
   int trace_every() const { return mode == Mode::paper ? 16 : 1; }
   int trace_length() const { return (trajectories() + trace_every() - 1) / trace_every(); }
   /// Trajectories between recorded states of the tail.
-  int tail_every() const { return mode == Mode::paper ? 50 : 1; }
-  /// Mean number of score evaluations a chain takes.
-  double expected_evaluations() const;
+  int tail_every() const { return mode == Mode::paper ? 50 : trajectories_a_tail; }
+  /// Mean number of score evaluations a chain takes. @param learned  with a residual
+  double expected_evaluations(bool learned = false) const;
+
+  /// @{ The same options with the defaults of a learned prior that knows temperatures from sigma_min; of Langevin
+  /// dynamics; of the probability-flow sampler, which ends its chains at a hot sigma_final.
+  HmcOptions for_residual(double sigma_min) const;
+  HmcOptions for_langevin() const;
+  HmcOptions for_probability_flow() const;
+  /// @}
 };
 
 /// Scalars followed along the tail: the log-density and the mean convergence of a 4 x 4 grid of blocks.
@@ -76,10 +118,11 @@ struct ChainResult {
   bool diverged = false;    ///< met a value that is not finite; its sample is NaN
   double accept_rate = 0;   ///< of the trajectories that end in a Metropolis test
   double energy_error = 0;  ///< largest |change of the Hamiltonian| along an accepted or rejected trajectory
-  std::int64_t score_evaluations = 0;
+  std::int64_t score_evaluations = 0;    ///< of the whole score: with a learned prior, of its residual
+  std::int64_t density_evaluations = 0;  ///< of the exact log-density and its score
   std::vector<float> sample;              ///< [C, y, x] convergence (and B mode)
   std::vector<float> trace_sigma;         ///< [trace]
-  std::vector<double> trace_log_density;  ///< [trace]
+  std::vector<double> trace_log_density;  ///< [trace] exact part, without the learned residual
   std::vector<double> tail;               ///< [tail, monitored_quantities]
 };
 
@@ -87,7 +130,9 @@ class AnnealedHmc {
  public:
   /// Keeps references. @param start_mean  [C, H, W/2+1] orthonormal spectra about which chains start ("paper": the
   /// Kaiser-Squires map); the spread is sqrt(P + sigma_start^2) a mode, or T0 in "paper" mode
-  AnnealedHmc(const LogDensity& density, const RealFft& fft, const SpectrumBatch& start_mean, HmcOptions options);
+  /// @param residual  what a learned prior adds to the score of the first field (E mode); none: the exact density alone
+  AnnealedHmc(const LogDensity& density, const RealFft& fft, const SpectrumBatch& start_mean, HmcOptions options,
+              const ScoreResidual* residual = nullptr);
   ~AnnealedHmc();
 
   /// Adds chains that wait for a place.
@@ -102,29 +147,39 @@ class AnnealedHmc {
            const std::function<void(double)>& advanced, const std::function<bool()>& stop);
 
  private:
-  enum class Phase { evaluate, leap, temper_new, temper_old, ode };
+  enum class Phase { evaluate, leap, path, temper_new, temper_path, temper_old, ode };
   struct Slot;
 
   void begin_chains(const Space& space, const std::vector<int>& slots);
   void begin_trajectories(const Space& space, const std::vector<int>& slots);
-  void move(const Space& space);
+  void move(const Space& space, int drift);
+  /// What the residual says at each slot's point: see take_answers and chord_work.
+  struct Answers {
+    std::vector<double> sum, chord;
+  };
+  Answers ask_residual(const Space& space);
   void end_trajectories(const Space& space, const std::vector<int>& slots);
   void after_trajectory(Slot& slot, bool accepted);
+  void flow(const Space& space, const std::vector<int>& slots);
   void record_tail(const Space& space, const std::vector<int>& slots);
   void finish_chains(const Space& space, const std::vector<int>& slots,
                      const std::function<void(ChainResult&&)>& finished);
   void set_sigma(Slot& slot, float sigma);
+  void cool(Slot& slot, double sigma);
 
   const LogDensity& density_;
   const RealFft& fft_;
+  const ScoreResidual* residual_;
   SpectrumBatch start_mean_;
   HmcOptions options_;
+  int drifts_;  // of the integrator between two evaluations of the whole score
   std::vector<Slot> slots_;
   std::deque<std::int64_t> waiting_;
   SpectrumBatch state_, momentum_, score_, saved_state_, saved_score_, scratch_;
+  SpectrumBatch learned_, saved_learned_, anchor_, point_, answer_;  // with a residual: first fields alone
   MapBatch maps_;
   View1<float> sigma_, precision_, kick_, turn_, drift_, pull_;
-  View1<int> list_;
+  View1<int> list_, role_;
   View1<double> log_density_, sums_out_;
   SumWorkspace sums_;
 };
