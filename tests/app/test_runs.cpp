@@ -1,7 +1,10 @@
 // Whole runs: the same data for any number of ranks and batch, through a stop and a resume; every command's products.
+#include <cmath>
+
 #include <gtest/gtest.h>
 
 #include "program.hpp"
+#include "umbriel/data/npy.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
 
 namespace umbriel {
@@ -129,20 +132,85 @@ TEST(Map, WritesEveryReconstructionAndTheBinnedSurvey) {
   EXPECT_EQ(before.values, after.values);
 }
 
-TEST(Validate, RanksMocksTheSameForAnyRanks) {
-  const Folder folder;
+void write_validation(const Folder& folder, const std::string& keys) {
   folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
   folder.write(
       "validate.toml",
       "[run]\noutput = \"v.h5\"\n[survey]\nsize = [16, 16]\npixel_arcmin = 0.5\nsimulate = {mask = \"holes\"}\n"
-      "[prior]\npower_spectrum = \"cl.txt\"\n[sampler]\nchains = 8\n"
-      "[validate]\nexact_draws = 8\nmocks = 5\ndraws = 7\nrank_bins = 4\n");
+      "[prior]\npower_spectrum = \"cl.txt\"\n[sampler]\nchains = 8\n[validate]\n" +
+          keys);
+}
+
+TEST(Validate, RanksMocksTheSameForAnyRanks) {
+  const Folder folder;
+  write_validation(folder, "exact_draws = 8\nmocks = 5\ndraws = 7\nrank_bins = 4\nmocks_kind = \"lognormal\"\n");
   ASSERT_EQ(folder.umbriel("validate validate.toml").code, 0);
   const std::string one = digest(folder / "v.h5");
-  const Outcome outcome = folder.umbriel("validate validate.toml", 3);
-  ASSERT_EQ(outcome.code, 0) << outcome.output;
-  EXPECT_EQ(digest(folder / "v.h5"), one);
+  for (const int ranks : {2, 3, 7}) {  // mocks left over; more ranks than mocks
+    const Outcome outcome = folder.umbriel("validate validate.toml", ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    EXPECT_EQ(digest(folder / "v.h5"), one) << ranks;
+  }
+  const Hdf5Reader file(folder / "v.h5");
+  EXPECT_EQ(file.shape("/validate/sbc_ranks"), (std::vector<std::uint64_t>{8, 5}));
+  EXPECT_EQ(file.shape("/validate/tarp_coverage"), (std::vector<std::uint64_t>{2, 101}));
+  for (const std::string& name : file.datasets()) {
+    EXPECT_TRUE(file.has_attribute(name, "units")) << name;
+    EXPECT_TRUE(file.has_attribute(name, "long_name")) << name;
+  }
   EXPECT_EQ(folder.umbriel("report v.h5").code, 0);
+}
+
+TEST(Validate, FindsNoGainUnderTheGaussianPriorItself) {
+  const Folder folder;
+  write_validation(folder, "exact = false\nmocks = 24\ndraws = 15\nrank_bins = 4\n");
+  const Outcome outcome = folder.umbriel("validate validate.toml", 2);
+  ASSERT_EQ(outcome.code, 0) << outcome.output;
+  const Hdf5Reader file(folder / "v.h5");
+  const auto mean = [&](const char* name) {
+    double sum = 0;
+    const auto values = file.read<double>(name);
+    for (const double value : values) sum += value / static_cast<double>(values.size());
+    return sum;
+  };
+  // The mean of n draws errs sqrt(1 + 1/n) = 1.033 times as much as the exact mean, which it is corrected to.
+  EXPECT_NEAR(mean("/validate/rmse_ratio"), std::sqrt(1 + 1.0 / 15), 0.012);
+  EXPECT_NEAR(mean("/validate/rmse_ratio_limit"), 1, 0.012);
+  EXPECT_NEAR(mean("/validate/coverage_inside") / mean("/validate/coverage_nominal"), 1, 0.06);
+  for (const double p : file.read<double>("/validate/tarp_p_value")) EXPECT_GT(p, 1e-3);
+  for (const double p : file.read<double>("/validate/p_value")) EXPECT_GT(p, 1e-4);
+}
+
+TEST(Validate, ObservesMapsOfFiles) {
+  const Folder folder;
+  write_validation(folder, "exact = false\nmocks = 3\ndraws = 7\nrank_bins = 4\ntruths = [\"truth.npy\"]\n");
+  const auto run = [&](const std::vector<std::uint64_t>& shape, double offset) {
+    std::vector<double> maps(shape[0] * 256);
+    for (std::size_t i = 0; i < maps.size(); ++i) maps[i] = 0.03 * std::sin(0.1 * static_cast<double>(i)) + offset;
+    write_npy(folder / "truth.npy", shape, maps.data());
+    return folder.umbriel("validate validate.toml");
+  };
+  ASSERT_EQ(run({2, 16, 16}, 0).code, 0);
+  const auto rmse = [&] { return Hdf5Reader(folder / "v.h5").read<double>("/validate/rmse_wiener_mean"); };
+  const auto expected = rmse();
+  EXPECT_EQ(Hdf5Reader(folder / "v.h5").attribute("/validate", "mocks_kind"), "files");
+  EXPECT_NE(expected[0], expected[2]) << "the first map again, under other noise";
+  EXPECT_NE(Hdf5Reader(folder / "v.h5").attribute("/", "inputs").find("truth.npy"), std::string::npos);
+  ASSERT_EQ(run({2, 16, 16}, 0.25).code, 0);
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(rmse()[i], expected[i], 1e-7) << "shear is blind to the mean";
+
+  const Outcome outcome = run({2, 8, 32}, 0);
+  EXPECT_EQ(outcome.code, 3);
+  EXPECT_NE(outcome.output.find("truth.npy"), std::string::npos) << outcome.output;
+
+  ASSERT_EQ(folder
+                .umbriel("simulate kappa validate.toml --set run.output=maps.h5 --set simulate.size=[16,16] --set "
+                         "simulate.samples=2 --set simulate.pixel_arcmin=0.5")
+                .code,
+            0);
+  const Outcome hdf5 = folder.umbriel("validate validate.toml --set validate.truths=maps.h5");
+  EXPECT_EQ(hdf5.code, 0) << hdf5.output;
+  EXPECT_NE(rmse()[0], expected[0]);
 }
 
 TEST(DryRun, PrintsTheConfigurationAndTouchesNothing) {

@@ -291,8 +291,46 @@ TEST_F(ReportTest, ShowsAValidation) {
   EXPECT_EQ(count(page, "Every bar is inside the band"), 1u);
   EXPECT_TRUE(contains(page, "20 of 20 bars are outside the band"));
   EXPECT_TRUE(contains(page, "<span class=\"warn-text\">p\u00a0=\u00a010\u207b\u00b3\u2070</span>"));
-  EXPECT_TRUE(contains(page, "Largest distance 0.04"));
+  EXPECT_TRUE(contains(page, "Largest distance <span class=\"warn-text\">4\u00a0points</span>"));
   EXPECT_TRUE(contains(page, "0.997"));
+  EXPECT_FALSE(contains(page, "id=\"gain\"")) << "a section about what the file does not hold";
+}
+
+TEST_F(ReportTest, ShowsTarpAndTheGainOverWiener) {
+  const std::uint64_t mocks = 4;
+  const std::string page = report_of([&](Hdf5Writer& w) {
+    w.write_axis("credibility", {0, 0.5, 1}, "1", "credibility");
+    const std::vector<double> curves = {0, 0.52, 1, 0, 0.9, 1};
+    w.write<double>({"/validate/tarp_coverage", {}, "1", "coverage"}, {2, 3}, curves.data());
+    write_list(w, "/validate/tarp_largest", {0.02, 0.4});
+    write_list(w, "/validate/tarp_p_value", {0.9, 1e-6});
+    w.attribute("/validate", "references", "random_point,wiener_mean");
+    w.attribute("/validate", "tarp_band", 0.1);
+    w.attribute("/validate", "mocks_kind", "lognormal");
+    w.attribute("/validate", "mocks_set_aside", "mock <7>");
+    write_list(w, "/validate/coverage_nominal", {0.5, 0.9});
+    write_list(w, "/validate/coverage_inside", {0.51, 0.9});
+    write_list(w, "/validate/coverage_inside_error", {0.01, 0.005});
+    write_list(w, "/validate/coverage_outside", {std::nan(""), std::nan("")});
+    write_list(w, "/validate/rmse_posterior_mean", {0.019, 0.018, 0.0204, 0.019});
+    write_list(w, "/validate/rmse_posterior_mean_limit", {0.0188, 0.0178, 0.0202, 0.019});
+    write_list(w, "/validate/rmse_wiener_mean", std::vector<double>(mocks, 0.02));
+    write_list(w, "/validate/pearson_posterior_mean", {0.68, 0.7, 0.66, 0.64});
+    write_list(w, "/validate/pearson_wiener_mean", {0.62, 0.66, 0.66, 0.62});
+    write_list(w, "/validate/score_evaluations", {104, 106, 104, 102});
+    write_list(w, "/validate/pixel_ranks_inside", {10, 12, 8, 10});
+  });
+  for (const char* title :
+       {"Balls about reference points", "Coverage", "Gain over Wiener", "Correlation with the truth", "Cost"})
+    EXPECT_TRUE(contains(page, std::string("<b>") + title + "</b>")) << title;
+  for (const char* text :
+       {"<span>0.020 of 0.100</span>", "<span class=\"warn-text\">0.400 of 0.100</span>", "lognormal skies",
+        "mock &lt;7&gt;", "<span>1\u00a0points</span>", "Mean 0.955, worst 1.020", "On average 0.670, Wiener 0.640",
+        "on average 104", "<dd>0.955</dd>", "<td>0.9550</td><td>0.9475</td>", "<td>1.0200</td><td>1.0100</td>"})
+    EXPECT_TRUE(contains(page, text)) << text;
+  EXPECT_FALSE(contains(page, ">unobserved<")) << "a series without a finite value";
+  for (const char* piece : {"\"nan", "\"-nan", " nan", " -nan", "inf\"", ">nan"})
+    EXPECT_FALSE(contains(page, piece)) << piece;
 }
 
 TEST_F(ReportTest, RefusesWhatIsNoResult) {
