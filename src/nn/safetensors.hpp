@@ -3,7 +3,7 @@
 /// Eight bytes with the length of the header, little-endian; the header, JSON: {"NAME": {"dtype", "shape",
 /// "data_offsets": [begin, end)}, ..., "__metadata__": {text: text}}; the arrays' bytes, row-major and little-endian,
 /// one after the other without holes. Nothing in a file is trusted: a damaged one is Error(input), and no more memory
-/// is taken than the file is long.
+/// is taken than in proportion to the file.
 #pragma once
 
 #include <cstdint>
