@@ -661,7 +661,7 @@ void validate_calibration(const CommandLine& line, const Settings& s, ResultFile
   result.write_index_axis("quantity", Quantities::count, "ranked scalar");
   hdf5.write_axis("mock", kept, "1", "index of the mock");
   result.write_index_axis("rank", bins, "rank of the truth among the draws");
-  result.write_index_axis("reference", references, "reference point of distances");
+  result.write_index_axis("reference_point", references, "reference point of distances");
   hdf5.write_axis("level", {levels.begin(), levels.end()}, "1", "nominal probability of the central interval");
   hdf5.write_axis("credibility", credibility, "1", "nominal probability of a ball about the reference point");
   const auto counts = [&](const char* name, const char* axis, std::uint64_t n, const char* words,
@@ -699,13 +699,13 @@ void validate_calibration(const CommandLine& line, const Settings& s, ResultFile
   hdf5.write<std::int64_t>(
       {"/validate/pixel_ranks_outside", {"rank"}, "1", "unobserved pixels whose truth has this rank"}, {bins},
       pixel_ranks.data() + bins);
-  counts("tarp_ranks", "reference", references, "rank of the truth's distance to the reference among the draws'",
+  counts("tarp_ranks", "reference_point", references, "rank of the truth's distance to the reference among the draws'",
          tarp_ranks);
-  list("tarp_coverage", {"reference", "credibility"}, {references, credibility.size()},
+  list("tarp_coverage", {"reference_point", "credibility"}, {references, credibility.size()},
        "expected coverage of balls about the reference", tarp_coverage);
-  list("tarp_largest", {"reference"}, {references}, "largest distance of expected coverage from credibility",
+  list("tarp_largest", {"reference_point"}, {references}, "largest distance of expected coverage from credibility",
        tarp_largest);
-  list("tarp_p_value", {"reference"}, {references}, "Kolmogorov's test of that distance", tarp_p);
+  list("tarp_p_value", {"reference_point"}, {references}, "Kolmogorov's test of that distance", tarp_p);
   a_mock("rmse_posterior_mean", "root mean square error of the posterior mean inside the mask",
          [](const MockRecord& m) { return m.mean.rmse; });
   a_mock("rmse_posterior_mean_limit", "the same, corrected to infinitely many draws",

@@ -240,7 +240,7 @@ std::string tarp_figure(const Hdf5Reader& file) {
   for (std::size_t r = 0; r < shape[0]; ++r) {
     const Stroke stroke{colours[r % 3], 2};
     plot.line(credibility, row_of(all, r, shape[1]), stroke).legend_line(spoken_name(names[r]), stroke);
-    verdicts += fmt::format(" About the {}: <span{}>{} of {}</span>, p\u00a0=\u00a0{}.",
+    verdicts += fmt::format("{} {}: <span{}>{} of {}</span>, p\u00a0=\u00a0{}", r == 0 ? "" : ";",
                             escape_html(spoken_name(names[r])), largest[r] > band ? " class=\"warn-text\"" : "",
                             fixed_text(largest[r], 3), fixed_text(band, 3), number_text(p_values[r], 2));
   }
@@ -251,7 +251,7 @@ std::string tarp_figure(const Hdf5Reader& file) {
       "How often the truth is among the given share of draws nearest to a point (TARP). A calibrated posterior "
       "keeps its whole curve inside the band in 19 of 20 validations. Largest distance from the diagonal, of "
       "the band\u2019s half-width:" +
-          verdicts);
+          verdicts + ".");
 }
 
 std::string variance_figure(const Hdf5Reader& file) {

@@ -204,7 +204,7 @@ TEST(Validate, ObservesMapsOfFiles) {
   EXPECT_NE(outcome.output.find("truth.npy"), std::string::npos) << outcome.output;
 
   ASSERT_EQ(folder
-                .umbriel("simulate kappa validate.toml --set run.output=maps.h5 --set simulate.size=[16,16] --set "
+                .umbriel("simulate kappa --set run.output=maps.h5 --set simulate.size=[16,16] --set "
                          "simulate.samples=2 --set simulate.pixel_arcmin=0.5")
                 .code,
             0);
