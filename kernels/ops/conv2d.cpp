@@ -35,7 +35,11 @@ std::unique_ptr<Conv2d::Implementation> make(Backend backend, const Conv2dGeomet
       return make_cudnn_conv2d(geometry, input, passes, precision);
 #endif
     default:
+#ifdef UMBRIEL_CONVOLVE_ON_HOST
+      return make_host_conv2d(geometry, input, passes);
+#else
       return make_portable_conv2d(geometry, input, passes);
+#endif
   }
 }
 
