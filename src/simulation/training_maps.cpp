@@ -234,9 +234,10 @@ std::string TrainingMaps::describe() const {
   }
   char gib[32];
   std::snprintf(gib, sizeof gib, "%.3g GiB", static_cast<double>(files_->bytes()) * 0x1p-30);
-  std::string line = std::to_string(files_->size()) + " maps in " + std::to_string(files_->inputs().size()) +
-                     " files, " + gib + ": " + std::to_string(training_.size()) + " to train, " +
-                     std::to_string(validation_.size()) + " to validate; examples of " + text(grid_) + " pixels";
+  std::string line =
+      "maps: " + std::to_string(files_->size()) + " (" + gib + "), files: " + std::to_string(files_->inputs().size()) +
+      ", to train: " + std::to_string(training_.size()) + ", to validate: " + std::to_string(validation_.size()) +
+      "; examples of " + text(grid_) + " pixels";
   if (flips_) line += ", flipped";
   if (quarter_turns_) line += ", turned";
   return line;
