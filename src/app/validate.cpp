@@ -795,11 +795,12 @@ ExitCode run_validate(const CommandLine& line) {
   comm.together([&] { s = read_settings(line.config); });
   if (line.dry_run) {
     const double chains = static_cast<double>(s.chains) + static_cast<double>(s.mocks) * s.draws;
+    const double exact_maps = s.chains > 0 ? 3.0 * static_cast<double>(s.chains + s.exact_draws) / comm.size() : 0;
+    const double mock_maps = s.mocks > 0 ? 2.0 * s.draws : 0;  // samples, and the chains they come from
     char text[96];
     std::snprintf(text, sizeof text, "score evaluations: about %.3g", chains * s.sampler.expected_evaluations());
-    print_dry_run(
-        line, {text, "memory a rank: " + human_bytes(3.0 * static_cast<double>(s.chains + s.exact_draws) *
-                                                     s.problem->survey.grid.pixels() * sizeof(float) / comm.size())});
+    print_dry_run(line, {text, "memory a rank: " + human_bytes(std::max(exact_maps, mock_maps) * sizeof(float) *
+                                                               static_cast<double>(s.problem->survey.grid.pixels()))});
     return ExitCode::done;
   }
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });

@@ -77,7 +77,9 @@ TEST(Kolmogorov, AgreesWithTables) {
   EXPECT_NEAR(kolmogorov_distance(0.05, 20), 0.29408, 1e-3);
   EXPECT_NEAR(kolmogorov_distance(0.05, 100), 0.13403, 2e-4);
   EXPECT_NEAR(kolmogorov_distance(0.01, 100), 0.16081, 3e-4);
-  EXPECT_NEAR(kolmogorov_distance(0.05, 1e8) * 1e4, 1.3581, 1e-4);  // Smirnov 1948
+  EXPECT_NEAR(kolmogorov_distance(0.05, 1e8) * 1e4, 1.3581, 1e-4);  // limits: Smirnov 1948
+  EXPECT_NEAR(kolmogorov_distance(0.5, 1e8) * 1e4, 0.82757, 1e-4);
+  EXPECT_NEAR(kolmogorov_distance(0.9, 1e8) * 1e4, 0.57117, 1e-4);
   EXPECT_NEAR(kolmogorov_tail(kolmogorov_distance(0.3, 50), 50), 0.3, 1e-9);
   EXPECT_EQ(kolmogorov_tail(0, 50), 1);
   EXPECT_NEAR(kolmogorov_tail(1, 50), 0, 1e-12);
