@@ -1,6 +1,7 @@
 #include "umbriel/ops/resample.hpp"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "umbriel/ops/pixel_loops.hpp"
 
@@ -9,7 +10,22 @@ namespace {
 
 using detail::require_extents;
 
-/// y = scale * sum of x over a block of factor x factor pixels.
+/// One channel a pixel as a constant, so that the compiler makes one loop of pixels and channels.
+using OneChannel = std::integral_constant<int, 1>;
+
+/// @{ f(c) for every channel
+template <class F>
+void for_channels(OneChannel, const F& f) {
+  f(0);
+}
+template <class F>
+void for_channels(int channels, const F& f) {
+  UMBRIEL_INDEPENDENT_ITERATIONS
+  for (int c = 0; c < channels; ++c) f(c);
+}
+/// @}
+
+/// y = scale * sum of x over a block of factor x factor pixels, in float64.
 template <bool accumulate>
 struct Gather {
   ConstActivations x;
@@ -17,27 +33,40 @@ struct Gather {
   int factor;
   float scale;
 
-  /// Channels [first, first + count) of one pixel of y, count <= tile.
+  KOKKOS_INLINE_FUNCTION void store(double sum, float& out) const {
+    const float value = scale * static_cast<float>(sum);
+    out = accumulate ? out + value : value;
+  }
+
+  /// Block that starts at `in`; channels [0, count), count <= tile.
   template <int tile>
-  KOKKOS_INLINE_FUNCTION void pixel(std::int64_t p, int first, int count) const {
-    const int ox = static_cast<int>(p % y.extents.w);
-    const std::int64_t rest = p / y.extents.w;
-    const int oy = static_cast<int>(rest % y.extents.h);
-    const std::int64_t n = rest / y.extents.h;
-    const std::int64_t corner = (n * x.extents.h + static_cast<std::int64_t>(oy) * factor) * x.extents.w +
-                                static_cast<std::int64_t>(ox) * factor;
+  KOKKOS_INLINE_FUNCTION void block(const float* in, float* out, int count) const {
     double sums[tile];
     for (int c = 0; c < count; ++c) sums[c] = 0;
     for (int j = 0; j < factor; ++j) {
       for (int i = 0; i < factor; ++i) {
-        const float* in = x.pixel(corner + static_cast<std::int64_t>(j) * x.extents.w + i) + first;
-        for (int c = 0; c < count; ++c) sums[c] += static_cast<double>(in[c]);
+        const float* pixel = in + (static_cast<std::int64_t>(j) * x.extents.w + i) * x.pitch;
+        for (int c = 0; c < count; ++c) sums[c] += static_cast<double>(pixel[c]);
       }
     }
-    float* out = y.pixel(p) + first;
-    for (int c = 0; c < count; ++c) {
-      const float value = scale * static_cast<float>(sums[c]);
-      out[c] = accumulate ? out[c] + value : value;
+    for (int c = 0; c < count; ++c) store(sums[c], out[c]);
+  }
+
+  /// A row of blocks of 2 x 2, the usual ones: sums stay in registers, added in the order of `block`.
+  template <class Channels>
+  void row_of_pairs(const float* in, float* out, Channels channels) const {
+    const std::int64_t right = x.pitch, down = x.pitch * x.extents.w;
+    const Gather self = *this;
+    UMBRIEL_INDEPENDENT_ITERATIONS
+    for (int ox = 0; ox < self.y.extents.w; ++ox) {
+      const float* a = in + 2 * ox * right;
+      float* o = out + ox * self.y.pitch;
+      const auto channel = [&](int c) {
+        self.store(static_cast<double>(a[c]) + static_cast<double>(a[right + c]) + static_cast<double>(a[down + c]) +
+                       static_cast<double>(a[down + right + c]),
+                   o[c]);
+      };
+      for_channels(channels, channel);
     }
   }
 
@@ -45,12 +74,26 @@ struct Gather {
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
     const int channels = y.extents.c;
     if constexpr (runs_on_host) {
+      const float* in = x.pixel((i / y.extents.h * x.extents.h + i % y.extents.h * factor) * x.extents.w);
+      float* out = y.pixel(i * y.extents.w);
+      if (factor == 2) {
+        if (channels == 1) {
+          row_of_pairs(in, out, OneChannel());
+        } else {
+          row_of_pairs(in, out, channels);
+        }
+        return;
+      }
       constexpr int tile = 64;
-      for (std::int64_t p = i * y.extents.w; p < (i + 1) * y.extents.w; ++p) {
-        for (int c = 0; c < channels; c += tile) pixel<tile>(p, c, std::min(tile, channels - c));
+      for (int ox = 0; ox < y.extents.w; ++ox) {
+        for (int c = 0; c < channels; c += tile)
+          block<tile>(in + ox * factor * x.pitch + c, out + ox * y.pitch + c, std::min(tile, channels - c));
       }
     } else {
-      pixel<1>(i / channels, static_cast<int>(i % channels), 1);
+      const std::int64_t p = i / channels, row = p / y.extents.w;
+      const std::int64_t first_row = row / y.extents.h * x.extents.h + row % y.extents.h * factor;
+      const int c = static_cast<int>(i % channels);
+      block<1>(x.pixel(first_row * x.extents.w + p % y.extents.w * factor) + c, y.pixel(p) + c, 1);
     }
   }
 };
@@ -63,18 +106,26 @@ struct Spread {
   int factor;
   float scale;
 
-  KOKKOS_INLINE_FUNCTION void pixel(std::int64_t p, int first, int count) const {
-    const int ix = static_cast<int>(p % y.extents.w) / factor;
-    const std::int64_t rest = p / y.extents.w;
-    const int iy = static_cast<int>(rest % y.extents.h) / factor;
-    const std::int64_t n = rest / y.extents.h;
-    float* out = y.pixel(p) + first;
-    if (ix < x.extents.w && iy < x.extents.h) {
-      const float* in = x.pixel((n * x.extents.h + iy) * x.extents.w + ix) + first;
-      UMBRIEL_INDEPENDENT_ITERATIONS
-      for (int c = 0; c < count; ++c) out[c] = accumulate ? out[c] + scale * in[c] : scale * in[c];
-    } else if constexpr (!accumulate) {
-      for (int c = 0; c < count; ++c) out[c] = 0;
+  KOKKOS_INLINE_FUNCTION void store(float in, float& out) const {
+    out = accumulate ? math::fma(scale, in, out) : scale * in;
+  }
+
+  template <class Channels>
+  void row(const float* in, float* out, Channels channels) const {
+    const Spread self = *this;
+    for (int ix = 0; ix < self.x.extents.w; ++ix) {
+      const float* a = in + ix * self.x.pitch;
+      for (int k = 0; k < self.factor; ++k) {
+        float* o = out + (ix * self.factor + k) * self.y.pitch;
+        for_channels(channels, [&](int c) { self.store(a[c], o[c]); });
+      }
+    }
+  }
+
+  /// Pixels [first, last) of a row that are in no block.
+  void leave_out(float* out, int first, int last) const {
+    if constexpr (!accumulate) {
+      for (int ox = first; ox < last; ++ox) std::fill_n(out + ox * y.pitch, y.extents.c, 0.0f);
     }
   }
 
@@ -82,9 +133,26 @@ struct Spread {
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
     const int channels = y.extents.c;
     if constexpr (runs_on_host) {
-      for (std::int64_t p = i * y.extents.w; p < (i + 1) * y.extents.w; ++p) pixel(p, 0, channels);
+      const std::int64_t iy = i % y.extents.h / factor;
+      float* out = y.pixel(i * y.extents.w);
+      if (iy >= x.extents.h) return leave_out(out, 0, y.extents.w);
+      const float* in = x.pixel((i / y.extents.h * x.extents.h + iy) * x.extents.w);
+      if (channels == 1) {
+        row(in, out, OneChannel());
+      } else {
+        row(in, out, channels);
+      }
+      leave_out(out, x.extents.w * factor, y.extents.w);
     } else {
-      pixel(i / channels, static_cast<int>(i % channels), 1);
+      const std::int64_t p = i / channels, row = p / y.extents.w;
+      const std::int64_t ix = p % y.extents.w / factor, iy = row % y.extents.h / factor;
+      const int c = static_cast<int>(i % channels);
+      float& out = y.pixel(p)[c];
+      if (ix < x.extents.w && iy < x.extents.h) {
+        store(x.pixel((row / y.extents.h * x.extents.h + iy) * x.extents.w + ix)[c], out);
+      } else if (!accumulate) {
+        out = 0;
+      }
     }
   }
 };
