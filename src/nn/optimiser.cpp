@@ -13,21 +13,24 @@ constexpr int norm_row = 1024;
 
 struct SquareOf {
   const float* data;
-  std::int64_t n;
 
   KOKKOS_INLINE_FUNCTION double operator()(int, int row, int x) const {
-    const std::int64_t i = static_cast<std::int64_t>(row) * norm_row + x;
-    const double value = i < n ? data[i] : 0;
+    const double value = data[static_cast<std::int64_t>(row) * norm_row + x];
     return value * value;
   }
 };
 
+/// Adds what is left after the last whole row, and finds the factor.
 struct ClipFactor {
+  const float* data;
+  std::int64_t first_left, n;
   View1<double> square;
   View1<float> factor;
   double limit;  // 0: none
 
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t) const {
+    for (std::int64_t i = first_left; i < n; ++i)
+      square(0) += static_cast<double>(data[i]) * static_cast<double>(data[i]);
     const double norm = math::sqrt(square(0));
     double value = limit > 0 && norm > limit ? limit / norm : 1.0;
     if (!math::isfinite(norm)) value = norm - norm;  // NaN
@@ -341,7 +344,7 @@ Optimiser::Optimiser(const ParameterSet& parameters, const OptimiserOptions& opt
       values_(parameters.values()),
       gradients_(parameters.gradients()),
       factor_("umbriel::nn::clip_factor", 1),
-      workspace_(1, static_cast<int>((gradients_.extent(0) + norm_row - 1) / norm_row)),
+      workspace_(1, static_cast<int>(gradients_.extent(0) / norm_row)),
       square_("umbriel::nn::gradient_square", 1) {
   const bool good = options.clip_norm >= 0 && options.weight_decay >= 0 && options.beta1 >= 0 && options.beta1 < 1 &&
                     options.beta2 >= 0 && options.beta2 < 1 && options.epsilon >= 0 && options.decay_exponent > 0 &&
@@ -353,10 +356,11 @@ Optimiser::Optimiser(const ParameterSet& parameters, const OptimiserOptions& opt
 
 void Optimiser::step(const Space& space, double learning_rate) {
   const std::int64_t n = static_cast<std::int64_t>(gradients_.extent(0));
-  sum_each_map("umbriel::nn::gradient_norm", space, 1, static_cast<int>((n + norm_row - 1) / norm_row), norm_row,
-               workspace_, square_, SquareOf{gradients_.data(), n});
+  const std::int64_t rows = n / norm_row;
+  sum_each_map("umbriel::nn::gradient_norm", space, 1, static_cast<int>(rows), norm_row, workspace_, square_,
+               SquareOf{gradients_.data()});
   Kokkos::parallel_for("umbriel::nn::clip_factor", Range(space, 0, 1),
-                       ClipFactor{square_, factor_, options_.clip_norm});
+                       ClipFactor{gradients_.data(), rows * norm_row, n, square_, factor_, options_.clip_norm});
   ++steps_;
   update(space, learning_rate);
 }
