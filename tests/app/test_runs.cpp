@@ -192,12 +192,14 @@ TEST(Validate, ObservesMapsOfFiles) {
   };
   ASSERT_EQ(run({2, 16, 16}, 0).code, 0);
   const auto rmse = [&] { return Hdf5Reader(folder / "v.h5").read<double>("/validate/rmse_wiener_mean"); };
-  const auto expected = rmse();
+  const auto coverage = [&] { return Hdf5Reader(folder / "v.h5").read<double>("/validate/coverage_inside"); };
+  const auto expected = rmse(), expected_coverage = coverage();
   EXPECT_EQ(Hdf5Reader(folder / "v.h5").attribute("/validate", "mocks_kind"), "files");
   EXPECT_NE(expected[0], expected[2]) << "the first map again, under other noise";
   EXPECT_NE(Hdf5Reader(folder / "v.h5").attribute("/", "inputs").find("truth.npy"), std::string::npos);
   ASSERT_EQ(run({2, 16, 16}, 0.25).code, 0);
   for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(rmse()[i], expected[i], 1e-7) << "shear is blind to the mean";
+  for (std::size_t l = 0; l < 4; ++l) EXPECT_NEAR(coverage()[l], expected_coverage[l], 1e-3) << "and so are ranks";
 
   const Outcome outcome = run({2, 8, 32}, 0);
   EXPECT_EQ(outcome.code, 3);
