@@ -93,6 +93,36 @@ void activate_tile(const Tile& t, int pixels) {
   });
 }
 
+/// Stores a tile; `whole` where its vectors are full, so that all sums stay in registers.
+template <int M, int V, bool whole>
+inline void finish_tile(const Tile& t, Vector (&sums)[M][V]) {
+  const auto count = [&](int v) { return whole ? lanes : t.channels - v * lanes; };
+  if (t.bias) {
+    for (int v = 0; v < V; ++v) {
+      const Vector bias = load_first(t.bias + v * lanes, count(v));
+#pragma GCC unroll 16
+      for (int m = 0; m < M; ++m) sums[m][v] += bias;
+    }
+  }
+  if (t.residual) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      for (int v = 0; v < V; ++v) sums[m][v] += load_first(t.residual + m * t.residual_step + v * lanes, count(v));
+    }
+  }
+  if (t.activation == Activation::relu) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      for (int v = 0; v < V; ++v) sums[m][v] = sums[m][v] < 0.0f ? Vector{} : sums[m][v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    for (int v = 0; v < V; ++v) store_first(t.target + m * t.target_step + v * lanes, sums[m][v], count(v));
+  }
+  if (t.activation != Activation::none && t.activation != Activation::relu) activate_tile(t, M);
+}
+
 /// M pixels, V vectors of outputs.
 template <int M, int V>
 void convolve_tile(const Tile& t) {
@@ -113,24 +143,11 @@ void convolve_tile(const Tile& t) {
       }
     }
   }
-  if (t.bias) {
-    for (int v = 0; v < V; ++v) {
-      const Vector bias = load_first(t.bias + v * lanes, t.channels - v * lanes);
-      for (int m = 0; m < M; ++m) sums[m][v] += bias;
-    }
+  if (t.channels == V * lanes) {
+    finish_tile<M, V, true>(t, sums);
+  } else {
+    finish_tile<M, V, false>(t, sums);
   }
-  const bool relu = t.activation == Activation::relu;
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-    for (int v = 0; v < V; ++v) {
-      const int count = t.channels - v * lanes;
-      Vector y = sums[m][v];
-      if (t.residual) y += load_first(t.residual + m * t.residual_step + v * lanes, count);
-      if (relu) y = y < 0.0f ? Vector{} : y;
-      store_first(t.target + m * t.target_step + v * lanes, y, count);
-    }
-  }
-  if (t.activation != Activation::none && !relu) activate_tile(t, M);
 }
 
 inline float sum_of_lanes(Vector v) {
@@ -169,6 +186,7 @@ void convolve_thin_tile(const Tile& t) {
     }
   }
   const bool relu = t.activation == Activation::relu;
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     for (int c = 0; c < C; ++c) {
       float y = sum_of_lanes(sums[m][c]);
@@ -191,11 +209,12 @@ constexpr std::array<TileKernel, sizeof...(M)> thin_tile_kernels(std::integer_se
 /// [vectors - 1][pixels - 1]
 constexpr std::array wide_kernels = {tile_kernels<1>(std::make_integer_sequence<int, tile_pixels>()),
                                      tile_kernels<2>(std::make_integer_sequence<int, tile_pixels>())};
-constexpr int thin_pixels = tile_pixels / 2;
+/// Pixels of a thin tile, by outputs: as many sums as in a wide tile.
+constexpr std::array thin_pixels = {tile_pixels, tile_pixels, tile_pixels * 2 / 3};
 /// [outputs - 1][pixels - 1]
-constexpr std::array thin_kernels = {thin_tile_kernels<1>(std::make_integer_sequence<int, thin_pixels>()),
-                                     thin_tile_kernels<2>(std::make_integer_sequence<int, thin_pixels>()),
-                                     thin_tile_kernels<3>(std::make_integer_sequence<int, thin_pixels>())};
+constexpr std::array thin_kernels = {thin_tile_kernels<1>(std::make_integer_sequence<int, tile_pixels>()),
+                                     thin_tile_kernels<2>(std::make_integer_sequence<int, tile_pixels>()),
+                                     thin_tile_kernels<3>(std::make_integer_sequence<int, tile_pixels>())};
 
 /// Map coordinate of padded coordinate i, or -1 for a zero.
 inline int inside(int i, int extent, bool periodic) {
@@ -221,7 +240,7 @@ struct Correlation {
   bool thin() const { return out <= thin_channels && out * blocks_of(taps_x * in, lanes) < taps_x * in; }
   int block_channels() const { return thin() ? out : tile_vectors * lanes; }
   int blocks() const { return blocks_of(out, block_channels()); }
-  int pixels() const { return thin() ? thin_pixels : tile_pixels; }
+  int pixels() const { return thin() ? thin_pixels[static_cast<std::size_t>(out - 1)] : tile_pixels; }
   /// Vectors of outputs in a block: a layer of 16 channels needs but one.
   int vectors(int block) const { return std::min(tile_vectors, blocks_of(out - block * block_channels(), lanes)); }
   /// Floats of one row of taps in the packed weights of a block.
