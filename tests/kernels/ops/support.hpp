@@ -179,7 +179,7 @@ inline std::vector<Shape> shapes() {
   std::vector<Shape> result;
   for (const Extents& e : {Extents{2, 7, 9, 1},
                            {3, 5, 11, 3},
-                           {2, 131, 127, 1},
+                           {4, 231, 229, 1},
                            {2, 37, 41, 16},
                            {1, 9, 13, 33},
                            {3, 6, 5, 64},
