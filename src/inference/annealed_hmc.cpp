@@ -157,19 +157,20 @@ void add_score(const Space& space, Grid grid, int n, int fields, const View1<int
       });
 }
 
-/// x <- sqrt((P + t1) / (P + t0)) x + (t0 - t1)/2 (score + x / (P + t0)): a step of the probability-flow ODE from
-/// temperature t0 = from^2 to t1 = sigma^2 that follows the flow of the Gaussian prior exactly.
+/// Takes states from temperature t0 = from^2 to t1 = sigma^2. The score of the exact part is that of the Gaussian prior,
+/// -x / (P + t0), plus that of the likelihood, l. Flow: x <- sqrt((P + t1) / (P + t0)) x + side (t0 - t1)/2 l, which
+/// follows the prior's flow exactly. Denoising: x <- P / (P + t0) x + side t0 l, the whole of the Gaussian part.
 void follow_flow(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const View2<float>& power,
-                 const View1<float>& from, const View1<float>& sigma, const SpectrumBatch& score,
-                 const SpectrumBatch& state) {
+                 const View1<float>& from, const View1<float>& sigma, bool denoise, float side,
+                 const SpectrumBatch& score, const SpectrumBatch& state) {
   for_each_element(
       "umbriel::follow_flow", space, n * fields, grid.height, grid.half_width(),
       KOKKOS_LAMBDA(int map, int ky, int kx) {
         const int slot = list(map / fields);
         const int at = slot * fields + map % fields;
         const float t0 = from(slot) * from(slot), t1 = sigma(slot) * sigma(slot), p = power(ky, kx);
-        const float spring = p > 0.0f ? 1.0f / (p + t0) : 0.0f;
-        const float keep = math::sqrt((p + t1) * spring), step = 0.5f * (t0 - t1);
+        const float spring = p > 0.0f ? 1.0f / (p + t0) : 0.0f, share = (p + t1) * spring;
+        const float keep = denoise ? share : math::sqrt(share), step = side * (denoise ? 1.0f : 0.5f) * (t0 - t1);
         const Complex g = score(at, ky, kx), x = state(at, ky, kx);
         state(at, ky, kx) = Complex(keep * x.real() + step * (g.real() + spring * x.real()),
                                     keep * x.imag() + step * (g.imag() + spring * x.imag()));
@@ -313,7 +314,7 @@ double HmcOptions::expected_evaluations(bool learned) const {
     const double a_step = paper_leapfrogs + (learned ? 3 : 0), a_test = learned ? 5 : 2;
     return paper_steps * a_step + 1.1 * a_test * 239 + paper_ode_steps;
   }
-  const double coolings = temperatures - (sigma_final == sigma_end ? 1 : 0);
+  const double coolings = temperatures - (sigma_final == sigma_end && !sharpen ? 1 : 0);
   const double a_trajectory = mode == Mode::langevin ? 1 : min_steps + max_steps;
   return 1 + coolings + trajectories() * a_trajectory + (finish == Finish::ode ? ode_steps - 1 : 0);
 }
@@ -325,6 +326,7 @@ HmcOptions HmcOptions::for_residual(double sigma_min) const {
   options.tail = 4;
   options.sigma_end = options.sigma_final = options.ode_end = std::max(0.01, sigma_min);
   options.inner_steps = 1;
+  options.sharpen = true;
   options.finish = Finish::ode;
   options.paper_ode_end = std::max(1e-5, sigma_min * sigma_min);
   return options;
@@ -347,6 +349,7 @@ HmcOptions HmcOptions::for_probability_flow() const {
   options.temperatures = 1;
   options.settling = 4;
   options.tail = 1;
+  options.sharpen = true;
   options.finish = Finish::ode;
   options.ode_steps = 64;
   return options;
@@ -367,7 +370,8 @@ struct AnnealedHmc::Slot {
   int trajectory = 0;       // trajectories finished
   int leap = 0, leaps = 0;  // in the current one
   float sigma = 0, precision = 0;
-  float flow_from = 0;     // temperature from which the probability flow takes the state to sigma; 0: it does not
+  bool sharp = false;      // the likelihood's noise is less, not more, by sigma^2
+  float flow_from = 0;     // temperature from which the flow takes the state to sigma
   double step = 0;         // between two evaluations of the whole score, of the current trajectory
   double step_factor = 1;  // adapted while annealing, from this chain's own acceptances
   double log_density = 0, kinetic = 0;  // log-density: of the exact part
@@ -382,6 +386,8 @@ struct AnnealedHmc::Slot {
   int ode_step = 0;
   double ode_factor = 0;
   ChainResult result;
+
+  float temperature() const { return sharp ? -sigma : sigma; }  // as LogDensity takes it
 };
 
 AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const SpectrumBatch& start_mean,
@@ -398,6 +404,9 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
           ExitCode::usage, "sampler options must be positive", "[sampler]");
   require(options.tail * options.tail_every() <= options.trajectories(), ExitCode::usage,
           "the tail is longer than the run", "sampler.tail", "shorten it or take more steps");
+  require(!options.sharpen || options.sigma_final <= static_cast<double>(density.sharpest()), ExitCode::usage,
+          std::string("sigma_final is above what the noise allows, ").append(std::to_string(density.sharpest())),
+          "sampler.sigma_end", "choose a smaller one, or floor the noise map");
   if (residual != nullptr) {
     const bool paper = options.mode == HmcOptions::Mode::paper;
     const double hottest = paper ? options.paper_start : options.sigma_start;
@@ -457,7 +466,7 @@ AnnealedHmc::~AnnealedHmc() = default;
 
 void AnnealedHmc::set_sigma(Slot& slot, float sigma) {
   slot.sigma = sigma;
-  slot.precision = static_cast<float>(options_.mass_precision) * density_.precision(sigma);
+  slot.precision = static_cast<float>(options_.mass_precision) * density_.precision(slot.temperature());
 }
 
 void AnnealedHmc::begin_chains(const Space& space, const std::vector<int>& slots) {
@@ -515,7 +524,7 @@ void AnnealedHmc::begin_trajectories(const Space& space, const std::vector<int>&
   upload(slots, list_);
   std::vector<float> sigma(slots_.size()), precision(slots_.size());
   for (std::size_t s = 0; s < slots_.size(); ++s) {
-    sigma[s] = slots_[s].sigma;
+    sigma[s] = slots_[s].temperature();
     precision[s] = slots_[s].precision;
   }
   upload(sigma, sigma_);
@@ -545,7 +554,7 @@ void AnnealedHmc::move(const Space& space, int drift) {
   std::vector<int> moving;
   for (int s = 0; s < n; ++s) {
     const Slot& slot = slots_[s];
-    sigma[s] = slot.sigma;
+    sigma[s] = slot.temperature();
     precision[s] = slot.precision;
     if (slot.phase != Phase::leap) continue;
     const double length = slot.step / drifts_;
@@ -593,10 +602,13 @@ AnnealedHmc::Answers AnnealedHmc::ask_residual(const Space& space) {
     }
     if ((slot.phase == Phase::path && slot.path_point == 3) || slot.phase == Phase::temper_old) chords.push_back(s);
   }
+  std::vector<float> sigma(n);
+  for (int s = 0; s < n; ++s) sigma[s] = slots_[s].sigma;
   upload(fraction, kick_);
+  upload(sigma, turn_);
   upload(role, role_);
   gather_points(space, grid, n, fields, kick_, state_, saved_state_, point_);
-  residual_->evaluate(space, n, point_, sigma_, answer_);
+  residual_->evaluate(space, n, point_, turn_, answer_);
   take_answers(space, grid, n, fields, role_, answer_, state_, saved_state_, learned_, anchor_, sums_, sums_out_);
   answers.sum = download(sums_out_, slots_.size());
   if (!chords.empty()) {
@@ -691,39 +703,37 @@ void AnnealedHmc::after_trajectory(Slot& slot, bool accepted) {
     if (slot.trajectory % options_.trajectories_a_temperature != 0) return;
     const int level = slot.trajectory / options_.trajectories_a_temperature;
     const double fraction = static_cast<double>(level) / std::max(1, options_.temperatures - 1);
-    cool(slot, options_.sigma_start * std::pow(options_.sigma_end / options_.sigma_start, fraction));
+    set_sigma(slot,
+              static_cast<float>(options_.sigma_start * std::pow(options_.sigma_end / options_.sigma_start, fraction)));
+    slot.phase = Phase::evaluate;
   } else if (slot.trajectory == options_.cooling()) {
-    cool(slot, options_.sigma_final);
+    slot.sharp = options_.sharpen;
+    if (!slot.sharp && slot.sigma == static_cast<float>(options_.sigma_final)) return;
+    set_sigma(slot, static_cast<float>(options_.sigma_final));
+    slot.phase = Phase::evaluate;
   }
 }
 
-void AnnealedHmc::cool(Slot& slot, double sigma) {
-  const float before = slot.sigma;
-  if (static_cast<float>(sigma) == before) return;
-  set_sigma(slot, static_cast<float>(sigma));
-  slot.phase = Phase::evaluate;
-  if (options_.transport) slot.flow_from = before;
-}
-
-/// Moves the states of slots along the probability flow from flow_from to their new temperatures.
+/// Takes the states of slots from temperature flow_from to sigma, by the flow or by denoising.
 void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots) {
   if (slots.empty()) return;
   const Grid grid = density_.grid();
   const int fields = density_.fields();
   const int n = static_cast<int>(slots.size());
+  const bool denoise = options_.finish == HmcOptions::Finish::denoise;
   std::vector<float> from(slots_.size(), 0.0f), to(slots_.size(), 0.0f), factor(slots_.size(), 0.0f);
   for (const int s : slots) {
-    Slot& slot = slots_[s];
+    const Slot& slot = slots_[s];
     from[s] = slot.flow_from;
     to[s] = slot.sigma;
-    factor[s] = 0.5f * (from[s] * from[s] - to[s] * to[s]);
-    slot.flow_from = 0;
+    factor[s] = (denoise ? 1.0f : 0.5f) * (from[s] * from[s] - to[s] * to[s]);
   }
   upload(slots, list_);
   upload(from, turn_);
   upload(to, drift_);
   upload(factor, kick_);
-  follow_flow(space, grid, n, fields, list_, density_.prior_power(), turn_, drift_, score_, state_);
+  const float side = !options_.sharpen ? 1.0f : denoise ? 0.0f : -1.0f;
+  follow_flow(space, grid, n, fields, list_, density_.prior_power(), turn_, drift_, denoise, side, score_, state_);
   if (residual_ != nullptr) add_residual(space, grid, n, fields, list_, kick_, learned_, state_);
 }
 
@@ -894,8 +904,6 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
         begin.push_back(s);
       } else if (slot.phase == Phase::temper_new) {
         set_sigma(slot, slot.proposed_sigma);
-      } else if (slot.flow_from > 0) {
-        flowing.push_back(s);
       }
     }
     record_tail(space, recorded);
@@ -927,14 +935,10 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
         set_sigma(slot, static_cast<float>(std::sqrt(t * slot.ode_factor)));
         ++slot.ode_step;
         plain.push_back(s);
-      } else if (options_.finish == HmcOptions::Finish::denoise) {
-        factor[s] = static_cast<float>(t);
-        plain.push_back(s);
-        done.push_back(s);
       } else {
         slot.flow_from = slot.sigma;
         flowing.push_back(s);
-        if (++slot.ode_step == options_.ode_steps) {
+        if (options_.finish == HmcOptions::Finish::denoise || ++slot.ode_step == options_.ode_steps) {
           set_sigma(slot, 0.0f);
           done.push_back(s);
         } else {

@@ -20,10 +20,17 @@
 /// of the straight path, 3 leapfrogs + 3 inner points = 6 evaluations a step (the ends are known). In "preconditioned"
 /// mode it is the trapezoid rule over the points that the trajectory visits anyway, sum 1/2 <r_i + r_i+1, a_i+1 - a_i>,
 /// and the residual, costly and soft, only kicks at these points: in between, the rest of the score is integrated in
-/// `inner_steps` steps (multiple time steps; Tuckerman, Berne & Martyna 1992). A learned prior has a least temperature,
-/// so the chain ends there and the last noise is taken off by `finish`: the flow of the Gaussian prior followed exactly
-/// and the rest of the score in Euler steps, or a denoising step x + sigma^2 score. The probability-flow sampler is this
-/// with a hot sigma_final and many steps.
+/// `inner_steps` steps (multiple time steps; Tuckerman, Berne & Martyna 1992).
+///
+/// A learned prior has a least temperature: the chain ends there, and `finish` takes the last noise off. Following the
+/// flow of the whole score is biased, since the likelihood of a smoothed field is not L(gamma; x, sigma_gamma^2 + t),
+/// t = sigma^2. `sharpen` is exact: let the prior p_t be smoothed (heat equation) and the likelihood L_t have the noise
+/// sigma_gamma^2 - t (backward heat equation, the shear operator being unitary). Then
+///   d(p L)/dt = 1/2 (L Laplace p - p Laplace L) = -div(p L v),  v = 1/2 (-grad log p + grad log L),
+/// so the flow dx/dt = v takes draws from p_t L_t to draws from the posterior p_0 L_0, for any prior. (Where the mask
+/// ends, E modes alone are not unitary and this is an approximation of order t / sigma_gamma^2.) The flow of the
+/// Gaussian prior is followed exactly, the rest in Euler steps. The probability-flow sampler is this with a hot
+/// sigma_final and many steps.
 ///
 /// A chain is a pure function of (seed, chain index): step sizes, temperatures and momenta are its own, so results do
 /// not depend on the batch it shares or the rank it runs on. Chains of a batch move together, one score evaluation at a
@@ -48,7 +55,7 @@ struct HmcOptions {
   /// What follows the last trajectory at sigma_final > 0 ("paper" always takes its own ODE).
   enum class Finish {
     none,     ///< the state keeps its noise of sigma_final
-    denoise,  ///< x + sigma^2 score: the mean of the density given its smoothed state
+    denoise,  ///< x + sigma^2 score: mean of the unsmoothed field given the state, less scattered than the posterior
     ode       ///< probability flow down to 0
   };
   Mode mode = Mode::preconditioned;
@@ -74,8 +81,7 @@ struct HmcOptions {
   int inner_steps = 1;
   /// Learned prior: mean acceptance probability to which each chain fits its step while it cools and settles.
   double target_acceptance = 0.8;
-  /// Follow the probability flow from one temperature to the next.
-  bool transport = false;
+  bool sharpen = false;  ///< take sigma_final^2 off the likelihood's noise, so that Finish::ode ends in the posterior
   Finish finish = Finish::none;
   int ode_steps = 1;  ///< of Finish::ode: in equal ratios of sigma^2 from sigma_final to ode_end, the last one to 0
   double ode_end = 1e-3;  ///< sigma of the last evaluation if there are several steps
@@ -165,7 +171,6 @@ class AnnealedHmc {
   void finish_chains(const Space& space, const std::vector<int>& slots,
                      const std::function<void(ChainResult&&)>& finished);
   void set_sigma(Slot& slot, float sigma);
-  void cool(Slot& slot, double sigma);
 
   const LogDensity& density_;
   const RealFft& fft_;

@@ -1,5 +1,6 @@
 #include "umbriel/inference/convergence_posterior.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -71,7 +72,7 @@ void weigh_residual(const Space& space, Grid grid, int first, int n, float data_
   sum_each_map_by_rows(
       "umbriel::weigh_residual", space, n, grid.height, grid.width, sums, chi2,
       KOKKOS_LAMBDA(int chain, int y, int begin, int end, float* terms) {
-        const float temperature = sigma(first + chain) * sigma(first + chain);
+        const float s = sigma(first + chain), temperature = s < 0.0f ? -s * s : s * s;
         const float *d1 = &data(0, y, 0), *d2 = &data(1, y, 0), *v1 = &variance(0, y, 0), *v2 = &variance(1, y, 0);
         float *m1 = &maps(2 * chain, y, 0), *m2 = &maps(2 * chain + 1, y, 0);
         UMBRIEL_INDEPENDENT_ITERATIONS
@@ -93,7 +94,7 @@ void weigh_reduced_residual(const Space& space, Grid grid, int first, int n, con
   sum_each_map_by_rows(
       "umbriel::weigh_reduced_residual", space, n, grid.height, grid.width, sums, chi2,
       KOKKOS_LAMBDA(int chain, int y, int begin, int end, float* terms) {
-        const float temperature = sigma(first + chain) * sigma(first + chain);
+        const float s = sigma(first + chain), temperature = s < 0.0f ? -s * s : s * s;
         const float *d1 = &data(0, y, 0), *d2 = &data(1, y, 0), *v1 = &variance(0, y, 0), *v2 = &variance(1, y, 0);
         float *m1 = &maps(3 * chain, y, 0), *m2 = &maps(3 * chain + 1, y, 0), *kappa = &maps(3 * chain + 2, y, 0);
         UMBRIEL_INDEPENDENT_ITERATIONS
@@ -175,6 +176,8 @@ ConvergencePosterior::ConvergencePosterior(const Survey& survey, const HostView2
       }
     }
   }
+  const float* variances = host_variance_.data();
+  sharpest_ = std::sqrt(0.5f * *std::min_element(variances, variances + host_variance_.size()));
   variance_ = on_device(host_variance_);
   data_ = on_device(survey.shear);
   const int maps = maps_a_chain() * at_once_;
@@ -252,7 +255,7 @@ float ConvergencePosterior::precision(float sigma) const {
   for (int c = 0; c < 2; ++c) {
     for (int y = 0; y < grid_.height; ++y) {
       for (int x = 0; x < grid_.width; ++x)
-        sum += 1.0 / (static_cast<double>(host_variance_(c, y, x)) + static_cast<double>(sigma) * sigma);
+        sum += 1.0 / (static_cast<double>(host_variance_(c, y, x)) + static_cast<double>(sigma) * std::fabs(sigma));
     }
   }
   const auto mean = static_cast<float>(sum / (2.0 * static_cast<double>(grid_.pixels())));

@@ -4,6 +4,7 @@
 ///   log p = - 1/2 sum |gamma_model - gamma|^2 / (sigma_gamma^2 + sigma^2)    over observed pixels and components
 ///           - 1/2 sum |a|^2 / (P + sigma^2)                                   over modes,  P = C_l / pixel^2.
 /// At sigma = 0 this is exact; at sigma > 0 the likelihood is the paper's approximation to that of the smoothed field.
+/// At a negative temperature -s its noise variance is sigma_gamma^2 - s^2, above half of sigma_gamma^2 everywhere.
 ///
 /// Modes with P = 0 are pinned at zero: always k = 0, since shear does not see the mean convergence (mass-sheet
 /// degeneracy). With reduced shear the model is g = gamma / (1 - kappa). With B modes a second field joins, of the same
@@ -53,6 +54,7 @@ class ConvergencePosterior final : public LogDensity {
 
   View2<float> prior_power() const override { return power_; }
   float precision(float sigma) const override;
+  float sharpest() const override { return sharpest_; }
 
   /// Observed shear [2, y, x] and noise variance [2, y, x], infinite where not observed.
   const MapBatch& data() const { return data_; }
@@ -70,6 +72,7 @@ class ConvergencePosterior final : public LogDensity {
   Grid grid_;
   ForwardModel model_;
   RealFft fft_;
+  float sharpest_ = 0;
   int at_once_;  // chains that pass through the scratch together: one on a host, so that it stays in cache
   View2<float> power_;
   MapBatch data_, variance_;

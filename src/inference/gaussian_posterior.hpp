@@ -6,6 +6,7 @@
 #pragma once
 
 #include "umbriel/inference/convergence_posterior.hpp"
+#include "umbriel/inference/maximum_posterior.hpp"
 
 namespace umbriel {
 
@@ -46,10 +47,5 @@ class GaussianPosterior {
 /// @param smoothing_pixels  standard deviation of a Gaussian, 0: none
 /// @return convergence maps [2, y, x]: E and B mode
 MapBatch kaiser_squires(const Space& space, const Survey& survey, const RealFft& fft, double smoothing_pixels);
-
-/// Posterior maximum of a model that is not linear (reduced shear), by preconditioned Polak-Ribiere conjugate gradients
-/// from the Wiener mean of the linear model. @return orthonormal spectra [C, H, W/2+1]
-SpectrumBatch maximum_posterior(const Space& space, const ConvergencePosterior& posterior, const SpectrumBatch& start,
-                                int max_iterations = 200);
 
 }  // namespace umbriel
