@@ -292,6 +292,15 @@ void add_coverage(const Hdf5Reader& file, Part& part) {
   if (!plots.empty()) part.sections.push_back({"coverage", "Are the error bars right?", figures(plots, 2)});
 }
 
+/// The whole numbers among the ticks of an axis that counts.
+std::vector<Tick> whole_ticks(const Axis& axis) {
+  std::vector<Tick> ticks;
+  for (const Tick& tick : nice_ticks(axis)) {
+    if (tick.value == std::round(tick.value)) ticks.push_back({tick.value, number_text(tick.value, 6)});
+  }
+  return ticks;
+}
+
 /// The posterior mean against the exact Wiener mean, mock by mock.
 void add_gain(const Hdf5Reader& file, Part& part) {
   const auto rmse = values_or_none(file, "/validate/rmse_posterior_mean"),
@@ -321,6 +330,7 @@ void add_gain(const Hdf5Reader& file, Part& part) {
   ratio_axis.low -= 0.1 * (ratio_axis.high - ratio_axis.low);
   Plot gain(mock_axis, ratio_axis);
   gain.height(260)
+      .x_ticks(whole_ticks(mock_axis))
       .horizontal(1, {"wiener", 1.6})
       .horizontal(mean, {"posterior", 1.2, 0.8, "4 4"})
       .points(place, limit_ratio, "prior", radius)
@@ -353,8 +363,10 @@ void add_gain(const Hdf5Reader& file, Part& part) {
     for (std::size_t i = 0; i < mocks; ++i) index.push_back(double(i));
     Axis y = axis_around("evaluations a sample", evaluations);
     y.low = 0;
-    Plot plot({"mock", -margin, double(mocks) - 1 + margin, false}, y);
-    plot.height(277).points(index, evaluations, "posterior", radius);
+    y.high *= 1.15;
+    const Axis x{"mock", -margin, double(mocks) - 1 + margin, false};
+    Plot plot(x, y);
+    plot.height(277).x_ticks(whole_ticks(x)).points(index, evaluations, "posterior", radius);
     plots.push_back(figure(plot.svg("Score evaluations a sample, for each mock"), "Cost",
                            fmt::format("Evaluations of the score that one sample takes; on average {}.",
                                        number_text(mean_of(evaluations), 4))));
