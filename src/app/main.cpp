@@ -21,12 +21,17 @@ struct Command {
   const char* details;
   ExitCode (*run)(const CommandLine&);
   enum class Takes { config, target_and_config, result } takes;
+  const char* target = "";
 };
 
 constexpr Command commands[] = {
     {"simulate", "simulate convergence maps with a given power spectrum",
      "Example: umbriel simulate kappa jobs/configs/simulate.toml --set simulate.samples=100", umbriel::run_simulate,
-     Command::Takes::target_and_config},
+     Command::Takes::target_and_config, "what to simulate: kappa"},
+    {"train", "learn a prior from simulated or observed maps",
+     "Example: mpirun -n 2 umbriel train score jobs/configs/prior.toml\n"
+     "The same command resumes a run that was stopped (exit code 75).",
+     umbriel::run_train, Command::Takes::target_and_config, "what to train: score"},
     {"map", "Kaiser-Squires, Wiener and maximum-posterior maps of a survey, as FITS",
      "Example: umbriel map jobs/configs/cosmos.toml", umbriel::run_map, Command::Takes::config},
     {"sample", "sample the posterior of the convergence given a survey",
@@ -94,7 +99,7 @@ int main(int argc, char** argv) {
       continue;
     }
     if (command.takes == Command::Takes::target_and_config)
-      sub->add_option("target", target, "what to simulate: kappa")->required();
+      sub->add_option("target", target, command.target)->required();
     sub->add_option("config", config_path, "configuration (TOML)");
     sub->add_option("--set", overrides, "key.path=value, on top of the configuration; may be repeated")
         ->allow_extra_args(false);

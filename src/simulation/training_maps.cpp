@@ -56,25 +56,27 @@ SquareSymmetry SquareSymmetry::draw(std::uint32_t bits, bool flips, bool quarter
   return s;
 }
 
-TrainingMaps::TrainingMaps(const Communicator& comm, const Config& config, std::uint64_t seed) : seed_(seed) {
+TrainingMaps::TrainingMaps(const Communicator& comm, const Config& config, std::uint64_t seed,
+                           std::optional<Grid> size, std::optional<double> pixel_arcmin)
+    : seed_(seed) {
   comm.together([&] {
-    pixel_arcmin_ = config.number("data.pixel_arcmin", std::nullopt, 1e-4, 1e4);
+    pixel_arcmin_ = pixel_arcmin ? *pixel_arcmin : config.number("data.pixel_arcmin", std::nullopt, 1e-4, 1e4);
     require(config.has("data.maps") != config.has("data.simulate"), ExitCode::usage,
             "the training maps are neither or both simulated and from files", config.where("data"),
             "give one of data.simulate and data.maps");
-    if (config.has("data.simulate")) read_simulation(config);
+    if (config.has("data.simulate")) read_simulation(config, size);
   });
-  if (simulator_ == nullptr) read_files(comm, config);
+  if (simulator_ == nullptr) read_files(comm, config, size);
 }
 
-void TrainingMaps::read_simulation(const Config& config) {
+void TrainingMaps::read_simulation(const Config& config, std::optional<Grid> size) {
   for (const char* key :
        {"dataset", "cache_gib", "subtract_mean", "crop", "flips", "quarter_turns", "split", "validation_fraction"}) {
     const std::string name = std::string("data.").append(key);
     require(!config.has(name), ExitCode::usage, "the key is for maps from files, and these are simulated",
             config.where(name), "remove it");
   }
-  grid_ = size_from(config);
+  grid_ = size ? *size : size_from(config);
   kind_ = config.choice("data.simulate.kind", "lognormal", {"lognormal", "gaussian"});
   const double kappa0 = config.number("data.simulate.kappa0", 0.05, 1e-6, 1e3);
   validation_size_ = config.integer("data.validation_maps", 64, 0, max_index);
@@ -93,7 +95,7 @@ void TrainingMaps::read_simulation(const Config& config) {
   simulation_seed_ = (static_cast<std::uint64_t>(words[1]) << 32) | words[0];
 }
 
-void TrainingMaps::read_files(const Communicator& comm, const Config& config) {
+void TrainingMaps::read_files(const Communicator& comm, const Config& config, std::optional<Grid> size) {
   std::vector<std::string> paths;
   MapFolder::Options options;
   comm.together([&] {
@@ -115,10 +117,10 @@ void TrainingMaps::read_files(const Communicator& comm, const Config& config) {
     crop_ = config.flag("data.crop", true);
     flips_ = config.flag("data.flips", true);
     quarter_turns_ = config.flag("data.quarter_turns", true);
-    grid_ = config.has("data.size") ? size_from(config) : files_->grid(0);
+    grid_ = size ? *size : config.has("data.size") ? size_from(config) : files_->grid(0);
     for (std::int64_t map = 0; map < files_->size(); ++map) {
       const Grid grid = files_->grid(map);
-      require(config.has("data.size") || grid == grid_, ExitCode::usage,
+      require(size || config.has("data.size") || grid == grid_, ExitCode::usage,
               "the maps differ in size, " + text(grid_) + " and " + text(grid) + " pixels", files_->name(map),
               "give data.size, the size to cut");
       require(grid.height >= grid_.height && grid.width >= grid_.width, ExitCode::input,

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -56,9 +57,11 @@ class TrainingMaps {
   ///                             file holds several maps of one simulation
   ///   data.validation_fraction  of the maps or files, default 0.1; at least one if not 0
   ///
-  /// @param seed  of the examples, their order and the split
+  /// @param seed          of the examples, their order and the split
+  /// @param size, pixel_arcmin  in place of the keys, for one of several grids to train on
   /// @throws Error(usage), Error(file_system), Error(input)
-  TrainingMaps(const Communicator& comm, const Config& config, std::uint64_t seed);
+  TrainingMaps(const Communicator& comm, const Config& config, std::uint64_t seed, std::optional<Grid> size = {},
+               std::optional<double> pixel_arcmin = {});
 
   const Grid& grid() const { return grid_; }
   double pixel_arcmin() const { return pixel_arcmin_; }
@@ -82,8 +85,8 @@ class TrainingMaps {
  private:
   enum class Part : std::uint32_t { training = 0, validation = 1 };
 
-  void read_simulation(const Config& config);
-  void read_files(const Communicator& comm, const Config& config);
+  void read_simulation(const Config& config, std::optional<Grid> size);
+  void read_files(const Communicator& comm, const Config& config, std::optional<Grid> size);
   void split(const Config& config);
   void draw(Part part, std::int64_t first, int n, const MapBatch& out, const Space& space);
   std::int64_t map_of(Part part, std::int64_t index);

@@ -1,0 +1,145 @@
+// umbriel train score: learns the score of smoothed convergence fields, data-parallel over ranks.
+#include <cmath>
+#include <cstdio>
+
+#include "umbriel/app/problem.hpp"
+#include "umbriel/base/log.hpp"
+#include "umbriel/base/signals.hpp"
+#include "umbriel/models/score_task.hpp"
+#include "umbriel/nn/initialise.hpp"
+
+namespace umbriel {
+namespace {
+
+nn::Options read_compute(const Config& config) {
+  nn::Options options;
+  options.backend = backend_named(config.choice("compute.backend", "automatic", {"automatic", "kokkos", "onednn", "cudnn"}));
+  const std::string precision = config.choice("compute.precision", "float32", {"float32", "tf32", "bfloat16"});
+  options.precision = precision == "tf32"       ? Precision::tf32
+                      : precision == "bfloat16" ? Precision::bfloat16
+                                                : Precision::float32;
+  return options;
+}
+
+nn::TrainerOptions read_training(const Config& config, bool whitened) {
+  nn::TrainerOptions o;
+  o.steps = config.integer("train.steps", 10000, 1, std::int64_t{1} << 40);
+  o.seed = read_seed(config);
+  nn::Schedule& schedule = o.schedule;
+  schedule.kind = nn::Schedule::kind_named(
+      config.choice("train.schedule", "cosine", {"constant", "steps", "cosine", "inverse-square-root"}));
+  schedule.rate = config.number("train.learning_rate", whitened ? 2e-3 : 1e-4, 1e-12, 10);
+  schedule.warm_up = config.integer("train.warm_up", 300, 0);
+  schedule.total = o.steps;
+  schedule.last = config.number("train.last_rate", 0, 0, schedule.rate);
+  const std::vector<double> drops = config.numbers("train.drops", std::vector<double>{});
+  for (const double step : drops)
+    schedule.factors.emplace_back(static_cast<std::int64_t>(step), config.number("train.drop_factor", 0.1, 1e-9, 1));
+  nn::OptimiserOptions& optimiser = o.optimiser;
+  optimiser.name = config.choice("train.optimiser", "adam", {"adam", "adabelief", "adafactor"});
+  optimiser.clip_norm = config.number("train.clip_norm", 0.5, 0, 1e9);
+  optimiser.weight_decay = config.number("train.weight_decay", 0, 0, 1);
+  if (optimiser.name != "adafactor") {
+    optimiser.beta1 = config.number("train.beta1", 0.9, 0, 0.999999);
+    optimiser.beta2 = config.number("train.beta2", 0.99, 0, 0.999999);
+  }
+  o.average_decay = config.number("train.average_decay", 0.999, 0, 0.9999999);
+  o.validate_every = config.integer("train.validate_every", 500, 0);
+  o.checkpoint_minutes = config.number("run.checkpoint_minutes", 10, 0, 1e6);
+  o.checkpoint_steps = config.integer("train.checkpoint_steps", 0, 0);
+  o.max_walltime_minutes = config.number("run.max_walltime_minutes", 0, 0, 1e6);
+  return o;
+}
+
+/// What decides the series of steps: all but how the run is managed.
+std::string identity_of(const Config& config, const std::vector<InputFile>& inputs, int ranks) {
+  std::string identity, line;
+  for (const char c : config.resolved()) {
+    line += c;
+    if (c != '\n') continue;
+    if (line.rfind("run.", 0) != 0 && line.rfind("train.checkpoint_steps", 0) != 0) identity += line;
+    line.clear();
+  }
+  for (const InputFile& input : inputs) identity += "input " + input.sha256 + "\n";
+  identity += "seed = " + std::to_string(read_seed(config)) + "\n";
+  // Sums over another number of ranks round differently.
+  return identity + "ranks = " + std::to_string(ranks) + "\n";
+}
+
+}  // namespace
+
+ExitCode run_train(const CommandLine& line) {
+  const Communicator& comm = line.comm;
+  const Config& config = line.config;
+  std::string output;
+  comm.together([&] {
+    require(line.arguments == std::vector<std::string>{"score"}, ExitCode::usage,
+            "umbriel cannot train " + line.arguments.front(), "umbriel train", "the target there is: score");
+    output = read_output(config);
+  });
+  nn::Options compute;
+  comm.together([&] { compute = read_compute(config); });
+  compute.comm = comm;
+  ScoreTask task(comm, config, read_seed(config), compute);
+  nn::TrainerOptions options;
+  nn::Initialisation initial{};
+  comm.together([&] {
+    options = read_training(config, task.model().settings().whitened);
+    initial = nn::initialisation_named(config.choice(
+        "train.initialisation", "he-normal",
+        {"he-normal", "he-uniform", "glorot-normal", "glorot-uniform", "pytorch"}));
+    config.reject_unknown_keys();
+    options.stem = stem_of(output);
+    options.identity = identity_of(config, task.inputs(), comm.size());
+  });
+  const nn::ParameterSet& set = task.parameters();
+  char text[160];
+  std::snprintf(text, sizeof text, "%.3g million parameters, %.3g GFLOP a step and rank, %s a rank",
+                1e-6 * static_cast<double>(set.count()), 1e-9 * task.flops(), human_bytes(task.bytes()).c_str());
+  if (line.dry_run) {
+    print_dry_run(line, {task.describe(), text,
+                         "disk: " + human_bytes(16.0 * static_cast<double>(set.count()) + 60.0 * static_cast<double>(options.steps))});
+    return ExitCode::done;
+  }
+
+  comm.together([&] { log::start(comm.rank(), output + ".log.jsonl"); });
+  watch_stop_signals();
+  log::info("umbriel train score on " + std::to_string(comm.size()) + " rank(s), " + device_name());
+  log::info(task.describe());
+  log::info(text);
+  nn::initialise(set, read_seed(config), initial);
+  const Space space;
+  nn::Trainer trainer(comm, task, options);
+  trainer.resume();
+  if (!trainer.run(space)) {
+    log::info("stopped before the end; to go on, run the same command again (umbriel train score " + line.config_path +
+              " ...)");
+    return ExitCode::stopped;
+  }
+
+  const nn::TrainingHistory& history = trainer.history();
+  nn::Metadata record;
+  record["umbriel.version"] = version() + " (" + git_revision() + ")";
+  record["umbriel.trained"] = utc_now();
+  record["umbriel.training"] = config.resolved();
+  record["umbriel.data"] = task.describe();
+  record["umbriel.ranks"] = std::to_string(comm.size());
+  record["umbriel.device"] = device_name();
+  std::snprintf(text, sizeof text, "%.0f", history.seconds.empty() ? 0.0 : history.seconds.back());
+  record["umbriel.seconds"] = text;
+  for (std::size_t i = 0; i < history.names.size(); ++i) {
+    std::snprintf(text, sizeof text, "%.5f", history.values[history.values.size() - history.names.size() + i]);
+    record["umbriel.validation." + history.names[i]] = text;
+  }
+  std::string inputs;
+  for (const InputFile& input : task.inputs()) inputs += input.sha256 + "  " + input.path + "\n";
+  record["umbriel.inputs"] = inputs;
+  comm.together([&] {
+    if (comm.is_root()) task.model().save(output, trainer.averaged(), record);
+  });
+  trainer.remove_checkpoint();
+  log::info("wrote " + output);
+  return ExitCode::done;
+}
+
+}  // namespace umbriel

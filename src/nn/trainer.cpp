@@ -1,0 +1,233 @@
+#include "umbriel/nn/trainer.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "umbriel/base/log.hpp"
+#include "umbriel/base/progress.hpp"
+#include "umbriel/base/provenance.hpp"
+#include "umbriel/base/signals.hpp"
+#include "umbriel/mpi/exact_sum.hpp"
+#include "umbriel/mpi/gradient_reducer.hpp"
+#include "umbriel/mpi/hdf5_file.hpp"
+
+namespace umbriel::nn {
+namespace {
+
+/// Shortest text that reads back as the same number.
+std::string exact_text(double value) {
+  char text[40];
+  for (int digits = 9; digits <= 17; ++digits) {
+    std::snprintf(text, sizeof text, "%.*g", digits, value);
+    if (std::strtod(text, nullptr) == value) break;
+  }
+  return text;
+}
+
+std::vector<float> to_host(const View1<float>& view) {
+  const auto host = on_host(view);
+  return {host.data(), host.data() + host.size()};
+}
+
+std::string checkpoint_of(const std::string& stem) { return stem + ".checkpoint.h5"; }
+
+}  // namespace
+
+Trainer::Trainer(const Communicator& comm, TrainingTask& task, TrainerOptions options)
+    : comm_(comm),
+      task_(task),
+      options_(std::move(options)),
+      optimiser_(make_optimiser(task.parameters(), options_.optimiser)),
+      spectral_(task.parameters(), options_.seed, options_.spectral_limit),
+      average_(task.parameters(), options_.average_decay) {}
+
+std::vector<std::pair<std::string, View1<float>>> Trainer::state() const {
+  std::vector<std::pair<std::string, View1<float>>> arrays = {{"weights", task_.parameters().values()},
+                                                              {"buffers", task_.parameters().buffer_values()}};
+  for (const auto& part : {optimiser_->state(), spectral_.state(), average_.state()})
+    arrays.insert(arrays.end(), part.begin(), part.end());
+  return arrays;
+}
+
+void Trainer::write_checkpoint() const {
+  Hdf5Writer file(checkpoint_of(options_.stem), comm_);
+  for (const auto& [name, view] : state()) {
+    if (view.size() == 0) continue;
+    file.write<float>({"/state/" + name, {}, "1", name}, {view.size()}, to_host(view).data());
+  }
+  const auto write = [&](const std::string& name, const std::vector<double>& values) {
+    if (!values.empty()) file.write<double>({"/history/" + name, {}, "1", name}, {values.size()}, values.data());
+  };
+  write("loss", history_.loss);
+  write("gradient_norm", history_.gradient_norm);
+  write("seconds", history_.seconds);
+  write("validated", std::vector<double>(history_.validated.begin(), history_.validated.end()));
+  write("values", history_.values);
+  std::string names;
+  for (const std::string& name : history_.names) names += name + "\n";
+  file.attribute("/", "names", names);
+  file.attribute("/", "step", step_);
+  file.attribute("/", "optimiser_steps", optimiser_->steps());
+  file.attribute("/", "average_updates", average_.updates());
+  file.attribute("/", "command", std::string("training checkpoint"));
+  file.attribute("/", "identity", options_.identity);
+  file.commit();
+}
+
+void Trainer::resume() {
+  const std::string path = checkpoint_of(options_.stem);
+  std::int64_t found = 0;
+  comm_.together([&] {
+    found = std::filesystem::exists(path) ? 1 : 0;
+    if (!found) return;
+    const Hdf5Reader file(path);
+    const std::string then = file.attribute("/", "identity");
+    require(then == options_.identity, ExitCode::usage, "the checkpoint was made with another configuration", path,
+            "train with the old configuration, or remove the checkpoint to start anew");
+    for (const auto& [name, view] : state()) {
+      if (view.size() == 0) continue;
+      const std::vector<float> values = file.read<float>("/state/" + name);
+      require(values.size() == view.size(), ExitCode::input, "the checkpoint's " + name + " has another size", path,
+              "remove the checkpoint to start anew");
+      Kokkos::deep_copy(view, Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(values.data(), values.size()));
+    }
+    const auto read = [&](const std::string& name) {
+      return file.has("/history/" + name) ? file.read<double>("/history/" + name) : std::vector<double>();
+    };
+    history_.loss = read("loss");
+    history_.gradient_norm = read("gradient_norm");
+    history_.seconds = read("seconds");
+    history_.values = read("values");
+    for (const double step : read("validated")) history_.validated.push_back(static_cast<std::int64_t>(step));
+    std::string names = file.attribute("/", "names");
+    for (std::size_t end; (end = names.find('\n')) != std::string::npos; names.erase(0, end + 1))
+      history_.names.push_back(names.substr(0, end));
+    step_ = std::stoll(file.attribute("/", "step"));
+    optimiser_->set_steps(std::stoll(file.attribute("/", "optimiser_steps")));
+    average_.set_updates(std::stoll(file.attribute("/", "average_updates")));
+    seconds_before_ = history_.seconds.empty() ? 0 : history_.seconds.back();
+  });
+  if (found && comm_.is_root()) log::info("going on after step " + std::to_string(step_) + " (" + path + ")");
+}
+
+/// Appends the rows that are not in the files yet; `anew`: writes them from the first step on.
+void Trainer::write_metrics(bool anew) const {
+  comm_.together([&] {
+    if (!comm_.is_root()) return;
+    if (anew) rows_written_ = validations_written_ = 0;
+    const auto mode = anew ? std::ios::trunc : std::ios::app;
+    std::ofstream csv(options_.stem + ".metrics.csv", mode), lines(options_.stem + ".metrics.jsonl", mode);
+    std::ofstream validation(options_.stem + ".validation.csv", mode);
+    if (anew) csv << "step,loss,learning_rate,gradient_norm,seconds\n";
+    std::size_t row = rows_written_;
+    const auto write_validation = [&](std::size_t v) {
+      if (v == 0) {
+        validation << "step";
+        for (const std::string& name : history_.names) validation << ',' << name;
+        validation << '\n';
+      }
+      validation << history_.validated[v];
+      lines << "{\"step\": " << history_.validated[v] << ", \"validation\": {";
+      for (std::size_t i = 0; i < history_.names.size(); ++i) {
+        const std::string value = exact_text(history_.values[v * history_.names.size() + i]);
+        validation << ',' << value;
+        lines << (i ? ", " : "") << '"' << history_.names[i] << "\": " << value;
+      }
+      validation << '\n';
+      lines << "}}\n";
+    };
+    for (; row < history_.loss.size(); ++row) {
+      const auto step = static_cast<std::int64_t>(row);
+      const std::string loss = exact_text(history_.loss[row]), rate = exact_text(options_.schedule.at(step)),
+                        norm = exact_text(history_.gradient_norm[row]), seconds = exact_text(history_.seconds[row]);
+      csv << step << ',' << loss << ',' << rate << ',' << norm << ',' << seconds << '\n';
+      lines << "{\"step\": " << step << ", \"loss\": " << loss << ", \"learning_rate\": " << rate
+            << ", \"gradient_norm\": " << norm << ", \"seconds\": " << seconds << "}\n";
+    }
+    while (validations_written_ < history_.validated.size()) write_validation(validations_written_++);
+    rows_written_ = row;
+    csv.flush();
+    lines.flush();
+    validation.flush();
+    require(csv.good() && lines.good() && validation.good(), ExitCode::file_system, "the metrics cannot be written",
+            options_.stem + ".metrics.csv", "free space there, or choose another run.output");
+  });
+}
+
+void Trainer::validate(const Space& space) {
+  const auto measured = task_.validate(space, average_.values());
+  history_.names.clear();
+  std::string text;
+  for (const auto& [name, value] : measured) {
+    history_.names.push_back(name);
+    history_.values.push_back(value);
+    char entry[96];
+    std::snprintf(entry, sizeof entry, "%s%s %.4g", text.empty() ? "" : ", ", name.c_str(), value);
+    text += entry;
+  }
+  history_.validated.push_back(step_);
+  if (comm_.is_root()) log::info("step " + std::to_string(step_) + ": " + text);
+}
+
+bool Trainer::run(const Space& space) {
+  const ParameterSet& set = task_.parameters();
+  GradientReducer reducer(comm_, set.gradients());
+  Progress progress(comm_, "training", options_.steps - step_, "steps");
+  const Stopwatch watch;
+  double last_checkpoint = 0, longest = 0;
+  write_metrics(true);
+  while (step_ < options_.steps) {
+    const double began = watch.seconds();
+    const std::vector<double> losses =
+        task_.gradients(space, step_, [&](std::int64_t first) { reducer.ready(space, first); });
+    reducer.finish(space);
+    ExactSum here, count;
+    for (const double loss : losses) here.add(loss);
+    count.add(static_cast<double>(losses.size()));
+    const std::vector<double> total = exact_sum_over_ranks(comm_, {here, count});
+    const double loss = total[0] / total[1];
+    optimiser_->step(space, options_.schedule.at(step_));
+    spectral_.apply(space);
+    average_.update(space);
+    const double norm = optimiser_->gradient_norm();
+    if (!std::isfinite(loss) || !std::isfinite(norm)) {
+      throw Error(ExitCode::numerical, "the loss or its gradient is not finite", "step " + std::to_string(step_),
+                  "lower train.learning_rate, or set train.clip_norm; the last checkpoint is kept")
+          .mark_agreed();
+    }
+    history_.loss.push_back(loss);
+    history_.gradient_norm.push_back(norm);
+    history_.seconds.push_back(seconds_before_ + watch.seconds());
+    ++step_;
+    const bool last = step_ == options_.steps;
+    if (last || (options_.validate_every > 0 && step_ % options_.validate_every == 0)) validate(space);
+    char note[48];
+    std::snprintf(note, sizeof note, "loss %.4f", loss);
+    progress.add(comm_.is_root() ? 1 : 0, note);
+
+    // The ranks must agree on what a clock or a signal says.
+    longest = std::max(longest, watch.seconds() - began);
+    const double limit = 60 * options_.max_walltime_minutes;
+    std::int64_t wishes = stop_signal_received() || (limit > 0 && watch.seconds() + 2 * longest + 5 > limit) ? 2 : 0;
+    if (wishes == 0 && watch.seconds() - last_checkpoint > 60 * options_.checkpoint_minutes) wishes = 1;
+    wishes = comm_.max(wishes);
+    const bool due = options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0;
+    if (wishes > 0 || due || last) {
+      write_checkpoint();
+      write_metrics(false);
+      last_checkpoint = watch.seconds();
+    }
+    if (wishes == 2 && !last) return false;
+  }
+  return true;
+}
+
+void Trainer::remove_checkpoint() const {
+  comm_.together([&] {
+    if (comm_.is_root()) std::filesystem::remove(checkpoint_of(options_.stem));
+  });
+}
+
+}  // namespace umbriel::nn
