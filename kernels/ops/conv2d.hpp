@@ -1,7 +1,7 @@
 /// Two-dimensional convolution of activations [N, H, W, C], forward and all gradients, behind one object a layer.
 ///
-///   y = f( sum_{ky, kx, ci} x[n, s oy + ky - pad_y, s ox + kx - pad_x, ci] w[ky, kx, ci, co] + b[co] + r[n, oy, ox,
-///   co] )
+///   y[n, oy, ox, co] = f( sum_{ky, kx, ci} x[n, s oy + ky - pad_y, s ox + kx - pad_x, ci] w[ky, kx, ci, co]
+///                         + b[co] + r[n, oy, ox, co] )
 ///
 /// (cross-correlation, as every deep-learning library has it). Weights are [kernel_y, kernel_x, c_in / groups, c_out],
 /// row-major; outside the map x is zero, or periodic. Backends: our Kokkos kernels, oneDNN on CPUs, cuDNN on NVIDIA.

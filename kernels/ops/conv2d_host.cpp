@@ -419,6 +419,7 @@ void gradient_tile(const GradientTile& t) {
       }
     }
   }
+#pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
     float part[V * lanes];
     for (int v = 0; v < V; ++v) store(part + v * lanes, sums[m][v]);
@@ -442,8 +443,10 @@ void thin_gradient_tile(const GradientTile& t) {
       }
     }
   }
+#pragma GCC unroll 4
   for (int c = 0; c < C; ++c) {
     float part[M * lanes];
+#pragma GCC unroll 16
     for (int m = 0; m < M; ++m) store(part + m * lanes, sums[m][c]);
     for (int k = 0; k < t.values; ++k) t.sums[k * t.sums_step + c] += static_cast<double>(part[k]);
   }
@@ -460,7 +463,7 @@ constexpr std::array<GradientKernel, sizeof...(M)> thin_gradient_kernels_of(std:
 /// [vectors - 1][values - 1]
 constexpr std::array gradient_kernels = {gradient_kernels_of<1>(std::make_integer_sequence<int, tile_pixels>()),
                                          gradient_kernels_of<2>(std::make_integer_sequence<int, tile_pixels>())};
-constexpr int thin_vectors = 4;
+constexpr int thin_vectors = 8;
 /// [outputs - 1][vectors - 1]
 constexpr std::array thin_gradient_kernels = {
     thin_gradient_kernels_of<1>(std::make_integer_sequence<int, thin_vectors>()),

@@ -2,7 +2,7 @@
 // registers, so that every value it loads is used several times; neighbouring threads take neighbouring channels, so
 // that they load weights side by side.
 //
-// On processors conv2d_host.cpp is several times faster, and leaves to this file only what it does not cover.
+// On processors conv2d_host.cpp is many times faster, and leaves to this file only what it does not cover.
 #include <algorithm>
 
 #include "umbriel/core/views.hpp"
