@@ -77,6 +77,24 @@ struct Mixture {
   }
 };
 
+/// Moments of every pixel given noisy measurements of the pixels and that they add up to zero: the constraint tilts each
+/// pixel's density by exp(lambda x), as a measurement off by lambda n would.
+inline std::vector<Mixture::Moments> mixture_posterior(const std::vector<double>& data, double noise_variance) {
+  const auto moments = [&](double lambda) {
+    std::vector<Mixture::Moments> all;
+    for (const double d : data) all.push_back(Mixture::posterior(d + lambda * noise_variance, noise_variance));
+    return all;
+  };
+  double low = -50, high = 50;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = 0.5 * (low + high);
+    double sum = 0;
+    for (const Mixture::Moments& m : moments(middle)) sum += m.mean;
+    (sum > 0 ? high : low) = middle;
+  }
+  return moments(low);
+}
+
 class MixturePixels final : public ScoreResidual {
  public:
   explicit MixturePixels(const RealFft& fft, int max_batch)

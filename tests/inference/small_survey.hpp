@@ -48,6 +48,14 @@ inline HostView2<float> red_power(Grid grid, double top = 0.1) {
   return power;
 }
 
+/// A flat spectrum, pinned at k = 0.
+inline HostView2<float> white_power(Grid grid, double power) {
+  HostView2<float> flat("power", grid.height, grid.half_width());
+  Kokkos::deep_copy(flat, static_cast<float>(power));
+  flat(0, 0) = 0;
+  return flat;
+}
+
 /// n random states scaled by `scale`, spectra of real fields without mean.
 inline SpectrumBatch random_states(const RealFft& fft, int n, float scale, std::uint32_t stream) {
   const Grid grid = fft.grid();

@@ -32,7 +32,7 @@ TEST_P(EveryModel, ScoreIsTheGradientOfTheLogDensity) {
   const SpectrumBatch direction = random_states(posterior.fft(), fields, 0.05f, 1);
   const SpectrumBatch score("score", fields, grid.height, grid.half_width()),
       unused("unused", fields, grid.height, grid.half_width());
-  for (const float sigma : {0.0f, 0.2f}) {
+  for (const float sigma : {0.0f, 0.2f, -0.07f}) {
     log_density_at(posterior, state, sigma, score);
     const double slope = dot(grid, fields, score, direction);
     // Central differences of fourth order: the reduced shear is not quadratic.
@@ -114,14 +114,16 @@ TEST(ConvergencePosterior, OfZeroIsTheDataMisfit) {
   const ConvergencePosterior posterior(survey, red_power(grid), {}, 1);
   const SpectrumBatch zero("zero", 1, grid.height, grid.half_width()),
       score("score", 1, grid.height, grid.half_width());
-  for (const float sigma : {0.0f, 0.25f}) {
+  ASSERT_GT(posterior.sharpest(), 0.07f);
+  EXPECT_LT(posterior.sharpest(), 0.072f);  // of the least noise, 0.1
+  for (const float sigma : {0.0f, 0.25f, -0.07f}) {
     double chi2 = 0;
     for (int c = 0; c < 2; ++c) {
       for (int y = 0; y < grid.height; ++y) {
         for (int x = 0; x < grid.width; ++x) {
           if (survey.mask(0, y, x) == 0) continue;
           const double noise = survey.noise(c, y, x), shear = survey.shear(c, y, x);
-          chi2 += shear * shear / (noise * noise + static_cast<double>(sigma) * sigma);
+          chi2 += shear * shear / (noise * noise + static_cast<double>(sigma) * std::fabs(sigma));
         }
       }
     }

@@ -131,29 +131,5 @@ TEST(KaiserSquires, UndoesTheShearOfASingleWave) {
   }
 }
 
-TEST(MaximumPosterior, IsTheWienerMeanOfALinearModel) {
-  const Grid grid{24, 24};
-  const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 1);
-  GaussianPosterior exact(posterior, 1);
-  const SpectrumBatch mean = exact.mean(Space());
-  const SpectrumBatch zero("zero", 1, grid.height, grid.half_width());
-  const SpectrumBatch found = maximum_posterior(Space(), posterior, zero);
-  const SpectrumBatch difference = combined(1, grid, found, -1.0f, mean);
-  EXPECT_LT(std::sqrt(dot(grid, 1, difference, difference) / dot(grid, 1, mean, mean)), 1e-3);
-}
-
-TEST(MaximumPosterior, HasNoScoreUnderReducedShear) {
-  const Grid grid{24, 24};
-  const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {true, false}, 1);
-  const SpectrumBatch zero("zero", 1, grid.height, grid.half_width());
-  const SpectrumBatch score("score", 1, grid.height, grid.half_width());
-  const View1<float> cold("cold", 1);
-  const View1<double> value("value", 1);
-  posterior.evaluate(Space(), 1, zero, cold, score, value);
-  const double before = dot(grid, 1, score, score);
-  posterior.evaluate(Space(), 1, maximum_posterior(Space(), posterior, zero), cold, score, value);
-  EXPECT_LT(dot(grid, 1, score, score), 1e-6 * before);
-}
-
 }  // namespace
 }  // namespace umbriel
