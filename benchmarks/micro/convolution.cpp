@@ -2,8 +2,8 @@
 // registers alone.
 //
 // The layers are those of the published score network on a 360 x 360 map (32, 64, 128, 128 channels at 360, 180, 90 and
-// 45 pixels, a 7 x 7 convolution in and a 5 x 5 one out), 16 and 48 channels of smaller networks, and the stride-2
-// convolutions of autoencoders.
+// 45 pixels, a 7 x 7 convolution in and a 5 x 5 one out), 16 and 48 channels of smaller networks, the stride-2
+// convolutions of autoencoders, and a depthwise one.
 #include <benchmark/benchmark.h>
 
 #include <string>
@@ -16,6 +16,7 @@ namespace {
 struct LayerCase {
   const char* name;
   int kernel, c_in, c_out, stride, side;
+  int groups = 1;
 };
 
 constexpr LayerCase layers[] = {
@@ -25,7 +26,7 @@ constexpr LayerCase layers[] = {
     {"1x1_64_128_90", 1, 64, 128, 1, 90},   {"5x5_64_1_360", 5, 64, 1, 1, 360},
     {"3x3_16_16_64", 3, 16, 16, 1, 64},     {"3x3_48_48_64", 3, 48, 48, 1, 64},
     {"3x3_1_16_64", 3, 1, 16, 1, 64},       {"3x3_16_1_64", 3, 16, 1, 1, 64},
-    {"4x4s2_64_128_64", 4, 64, 128, 2, 64},
+    {"4x4s2_64_128_64", 4, 64, 128, 2, 64}, {"3x3_depthwise_64_90", 3, 64, 64, 1, 90, 64},
 };
 
 enum class Pass { forward, data, weights };
@@ -45,6 +46,7 @@ void convolution(benchmark::State& state, const LayerCase& layer, Pass pass, Bac
   g.c_out = layer.c_out;
   g.kernel_y = g.kernel_x = layer.kernel;
   g.stride = layer.stride;
+  g.groups = layer.groups;
   g.pad_y = g.pad_x = (layer.kernel - 1) / 2;
   const Extents in{1, layer.side, layer.side, layer.c_in};
   Conv2d conv(g, in, pass != Pass::forward, backend);

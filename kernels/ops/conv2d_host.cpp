@@ -234,9 +234,10 @@ struct Correlation {
   int count_y, count_x;  ///< outputs
   int first_y, first_x, place;
 
-  View1<float> weights = {};  ///< [group, block of outputs, ky, kx, ci, output of the block]; thin: see pack
+  View1<float> weights = {};  ///< see pack
   View2<float> patches = {};  ///< [thread, ...]: surroundings of a tile
 
+  bool depthwise() const { return groups > 1 && in == 1 && out == 1; }
   bool thin() const { return out <= thin_channels && out * blocks_of(taps_x * in, lanes) < taps_x * in; }
   int block_channels() const { return thin() ? out : tile_vectors * lanes; }
   int blocks() const { return blocks_of(out, block_channels()); }
@@ -262,11 +263,15 @@ struct Correlation {
     patches = View2<float>("umbriel::conv2d_patches", threads, patch_floats());
   }
 
-  /// Fills `weights` from value(ky, kx, group, ci, co).
+  /// Fills `weights` from value(ky, kx, group, ci, co), as [group, block of outputs, ky, kx, ci, output of the block];
+  /// thin layers: [group, ky, vector of (kx, ci), co, (kx, ci) of the vector]; depthwise: [ky, kx, group].
   template <class Value>
   void pack(const Value& value) const {
     float* to = weights.data();
-    for (int group = 0; group < groups; ++group) {
+    for (int i = 0; depthwise() && i < taps_y * taps_x * groups; ++i) {
+      to[i] = value(i / groups / taps_x, i / groups % taps_x, i % groups, 0, 0);
+    }
+    for (int group = 0; group < groups && !depthwise(); ++group) {
       for (int block = 0; block < blocks(); ++block) {
         for (int ky = 0; ky < taps_y; ++ky, to += row_floats(block)) {
           for (int k = 0; k < taps_x * in; ++k) {
@@ -350,6 +355,40 @@ struct Correlation {
     }
   }
 
+  /// One row of a depthwise layer, all channels.
+  void run_depthwise_row(ConstActivations source, int row, const float* bias, ConstActivations residual,
+                         Activation activation, Activations target) const {
+    constexpr int V = 4;
+    const std::int64_t target_row = static_cast<std::int64_t>(first_y + row * place) * target.extents.w + first_x;
+    Tile tile;
+    tile.activation = activation;
+    tile.target_step = tile.residual_step = 0;
+    for (int i = 0; i < count_x; ++i) {
+      const std::int64_t pixel = target_row + static_cast<std::int64_t>(i) * place;
+      for (int channel = 0; channel < groups; channel += V * lanes) {
+        tile.channels = std::min(V * lanes, groups - channel);
+        Vector sums[1][V] = {};
+        for (int ky = 0; ky < taps_y; ++ky) {
+          const int y = inside(row * step + origin_y + ky, source_h, periodic);
+          for (int kx = 0; kx < taps_x && y >= 0; ++kx) {
+            const int x = inside(i * step + origin_x + kx, source_w, periodic);
+            if (x < 0) continue;
+            const float* from = source.pixel(static_cast<std::int64_t>(y) * source_w + x) + channel;
+            const float* w = weights.data() + static_cast<std::int64_t>(ky * taps_x + kx) * groups + channel;
+            for (int v = 0; v < V; ++v) {
+              const int count = tile.channels - v * lanes;
+              sums[0][v] += load_first(from + v * lanes, count) * load_first(w + v * lanes, count);
+            }
+          }
+        }
+        tile.bias = bias ? bias + channel : nullptr;
+        tile.residual = residual ? residual.pixel(pixel) + channel : nullptr;
+        tile.target = target.pixel(pixel) + channel;
+        finish_tile<1, V, false>(tile, sums);
+      }
+    }
+  }
+
   /// Pixels left ... left + columns - 1 of a padded row into a dense array.
   void copy_columns(const float* row, std::int64_t pitch, int left, int columns, float* to) const {
     for (int i = 0; i < columns; ++i, to += in) {
@@ -378,6 +417,11 @@ struct CorrelationRows {
     float* patch = &job.patches(thread, 0);
     for (std::int64_t i = thread * rows / threads; i < (thread + 1) * rows / threads; ++i) {
       const int n = static_cast<int>(i / job.count_y), row = static_cast<int>(i % job.count_y);
+      if (job.depthwise()) {
+        job.run_depthwise_row(source.samples(n, 1), row, bias, residual ? residual.samples(n, 1) : residual, activation,
+                              target.samples(n, 1));
+        continue;
+      }
       for (int group = 0; group < job.groups; ++group) {
         const ConstActivations skip =
             residual ? residual.samples(n, 1).channels(group * job.out, job.out) : ConstActivations();
@@ -397,7 +441,7 @@ struct GradientTile {
   int rows, pixels;
   double* sums;  ///< [(kx, ci), output]
   std::int64_t sums_step;
-  int values;  ///< (kx, ci) of the tile, for thin layers
+  int values;  ///< (kx, ci) of the tile; channels of a depthwise layer
 };
 
 using GradientKernel = void (*)(const GradientTile&);
@@ -470,6 +514,26 @@ constexpr std::array thin_gradient_kernels = {
     thin_gradient_kernels_of<2>(std::make_integer_sequence<int, thin_vectors>()),
     thin_gradient_kernels_of<3>(std::make_integer_sequence<int, thin_vectors>())};
 
+/// One tap of a depthwise layer, `t.values` channels.
+void depthwise_gradient_tile(const GradientTile& t) {
+  constexpr int V = 4;
+  Vector sums[V] = {};
+  for (int row = 0; row < t.rows; ++row) {
+    const float* x = t.x + row * t.x_row_step;
+    const float* dy = t.dy + row * t.dy_row_step;
+    for (int pixel = 0; pixel < t.pixels; ++pixel, x += t.x_pixel_step, dy += t.dy_pixel_step) {
+      for (int v = 0; v < V; ++v) {
+        const int count = t.values - v * lanes;
+        sums[v] += load_first(x + v * lanes, count) * load_first(dy + v * lanes, count);
+      }
+    }
+  }
+  float part[V * lanes];
+  for (int v = 0; v < V; ++v) store(part + v * lanes, sums[v]);
+  for (int c = 0; c < t.values; ++c) t.sums[c * t.sums_step] += static_cast<double>(part[c]);
+}
+constexpr int depthwise_channels = 4 * lanes;
+
 /// The gradient of the weights, block of rows by block of rows.
 struct WeightGradient {
   Conv2dGeometry g;
@@ -505,6 +569,7 @@ struct WeightGradient {
     bias_sums = View1<double>("umbriel::conv2d_bias_sums", g.c_out);
   }
 
+  bool depthwise() const { return g.groups > 1 && in == 1 && out == 1; }
   bool thin() const { return out <= thin_channels; }
   /// Runs of (kx, ci) that are neighbouring floats.
   int segments() const { return g.groups == 1 ? 1 : g.kernel_x; }
@@ -513,6 +578,7 @@ struct WeightGradient {
   int value_tiles() const { return blocks_of(length(), tile_values()); }
   int out_tiles() const { return thin() ? 1 : blocks_of(out, tile_vectors * lanes); }
   std::int64_t tiles() const {
+    if (depthwise()) return g.kernel_y * g.kernel_x * blocks_of(g.groups, depthwise_channels);
     return static_cast<std::int64_t>(g.groups) * out_tiles() * g.kernel_y * segments() * value_tiles();
   }
 
@@ -541,6 +607,23 @@ struct WeightGradient {
   }
 
   void run_tile(ConstActivations sample, int first, int rows, std::int64_t index) const {
+    GradientTile tile;
+    tile.x_row_step = static_cast<std::int64_t>(g.stride) * width * g.c_in;
+    tile.x_pixel_step = static_cast<std::int64_t>(g.stride) * g.c_in;
+    tile.rows = rows;
+    tile.pixels = out_w;
+    if (depthwise()) {
+      const int taps = g.kernel_y * g.kernel_x;
+      const int tap = static_cast<int>(index % taps), channel = static_cast<int>(index / taps) * depthwise_channels;
+      tile.x = x.data() + static_cast<std::int64_t>(tap / g.kernel_x * width + tap % g.kernel_x) * g.c_in + channel;
+      tile.dy = &sample(0, first, 0, channel);
+      tile.dy_pixel_step = sample.pitch;
+      tile.dy_row_step = out_w * sample.pitch;
+      tile.values = std::min(depthwise_channels, g.groups - channel);
+      tile.sums = sums.data() + static_cast<std::int64_t>(channel) * taps + tap;
+      tile.sums_step = taps;
+      return depthwise_gradient_tile(tile);
+    }
     const int value_tile = static_cast<int>(index % value_tiles());
     index /= value_tiles();
     const int segment = static_cast<int>(index % segments());
@@ -551,10 +634,7 @@ struct WeightGradient {
     const int begin = value_tile * length() / value_tiles(), end = (value_tile + 1) * length() / value_tiles();
     const int channel = out_tile * tile_vectors * lanes;
 
-    GradientTile tile;
     tile.x = x.data() + static_cast<std::int64_t>(ky) * width * g.c_in + segment * g.c_in + group * in + begin;
-    tile.x_row_step = static_cast<std::int64_t>(g.stride) * width * g.c_in;
-    tile.x_pixel_step = static_cast<std::int64_t>(g.stride) * g.c_in;
     if (padded_out == out) {
       tile.dy = &sample(0, first, 0, group * out + channel);
       tile.dy_pixel_step = sample.pitch;
@@ -563,8 +643,6 @@ struct WeightGradient {
       tile.dy_pixel_step = static_cast<std::int64_t>(g.groups) * padded_out;
     }
     tile.dy_row_step = out_w * tile.dy_pixel_step;
-    tile.rows = rows;
-    tile.pixels = out_w;
     tile.sums_step = padded_out;
     const std::int64_t row_of_sums =
         (static_cast<std::int64_t>(group) * g.kernel_y + ky) * g.kernel_x * in + segment * in + begin;

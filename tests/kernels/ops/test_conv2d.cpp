@@ -68,6 +68,7 @@ std::vector<Case> cases() {
       make(3, 3, 24, 40, 1, 1, 1, zeros, 2, 7, 15),      // groups
       make(3, 3, 6, 9, 2, 1, 1, zeros, 3, 8, 9),         //
       make(3, 3, 35, 35, 1, 1, 1, zeros, 35, 7, 15),     // depthwise
+      make(3, 3, 80, 80, 1, 1, 1, periodic, 80, 5, 6),   //
       make(5, 5, 16, 16, 2, 2, 2, periodic, 16, 8, 12),  //
       make(3, 3, 4, 8, 1, 1, 1, zeros, 4, 5, 30),        // depthwise with two outputs a channel
       make(1, 1, 1, 1, 1, 0, 0, zeros, 1, 1, 1),
