@@ -116,7 +116,7 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     padded_ = {1, input.h + 2 * pad_y, input.w + 2 * pad_x, input.c};
     output_ = {1, geometry.output_height(input.h), geometry.output_width(input.w), geometry.c_out};
     // TF32 does not exist on processors.
-    low_ = precision == Precision::bfloat16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+    if (precision == Precision::bfloat16) factors_ = dnnl::memory::data_type::bf16;
     const auto nhwc = [](Extents e) {
       return Desc({1, e.c, e.h, e.w}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::nhwc);
     };
@@ -132,9 +132,13 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     }
     plain_weights_ = Desc(weights_dims_, dnnl::memory::data_type::f32, steps);
     checked([&] {
-      if (passes.forward) plan_forward();
-      if (passes.data) plan_backward_data();
-      if (passes.weights) plan_backward_weights();
+      try {
+        plan(passes);
+      } catch (const dnnl::error& error) {
+        if (factors_ == dnnl::memory::data_type::f32 || error.status != dnnl_unimplemented) throw;
+        factors_ = dnnl::memory::data_type::f32;  // a processor without bfloat16
+        plan(passes);
+      }
     });
   }
 
@@ -158,7 +162,7 @@ class OneDnnConv2d final : public Conv2d::Implementation {
       const Activations target = y.dense() ? y.samples(n, 1) : Activations(staged_y_.data(), output_);
       if (residual && residual.samples(n, 1).data != target.data) copy(space, residual.samples(n, 1), target);
       space.fence();
-      run(primitive, {{{DNNL_ARG_SRC, &x_memory_, source},
+      run(primitive, {{as_factor(DNNL_ARG_SRC, x_memory_, source),
                        {DNNL_ARG_WEIGHTS, &forward_weights_, nullptr},
                        {DNNL_ARG_BIAS, &bias_memory_, bias},
                        {DNNL_ARG_DST, &y_memory_, target.data}}});
@@ -172,7 +176,7 @@ class OneDnnConv2d final : public Conv2d::Implementation {
       const float* source = staged_output(space, dy.samples(n, 1));
       float* target = direct ? dx.samples(n, 1).data : staged_x_.data();
       space.fence();
-      run(data_, {{{DNNL_ARG_DIFF_DST, &y_memory_, source},
+      run(data_, {{as_factor(DNNL_ARG_DIFF_DST, y_memory_, source),
                    {DNNL_ARG_WEIGHTS, &data_weights_, nullptr},
                    {DNNL_ARG_DIFF_SRC, &x_memory_, target},
                    {0, nullptr, nullptr}}});
@@ -191,8 +195,8 @@ class OneDnnConv2d final : public Conv2d::Implementation {
       const float* input = staged_input(space, x.samples(n, 1));
       const float* gradient = staged_output(space, dy.samples(n, 1));
       space.fence();
-      run(weights_, {{{DNNL_ARG_SRC, &x_memory_, input},
-                      {DNNL_ARG_DIFF_DST, &y_memory_, gradient},
+      run(weights_, {{as_factor(DNNL_ARG_SRC, x_memory_, input),
+                      as_factor(DNNL_ARG_DIFF_DST, y_memory_, gradient),
                       {DNNL_ARG_DIFF_WEIGHTS, &weights_gradient_, nullptr},
                       {DNNL_ARG_DIFF_BIAS, &bias_memory_, plain_.data() + weights}}});
       run(plain_gradient_reorder_, {{{DNNL_ARG_FROM, &weights_gradient_, nullptr},
@@ -233,6 +237,18 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     });
   }
 
+  /// An array of which products are made: rounded first where those are not float32.
+  Argument as_factor(int key, dnnl::memory& memory, const float* data) const {
+    if (factors_ == dnnl::memory::data_type::f32) return {key, &memory, data};
+    const bool of_x = &memory == &x_memory_;
+    dnnl::memory& rounded = of_x ? rounded_x_ : rounded_y_;
+    run(of_x ? round_x_ : round_y_, {{{DNNL_ARG_FROM, &memory, data},
+                                      {DNNL_ARG_TO, &rounded, nullptr},
+                                      {0, nullptr, nullptr},
+                                      {0, nullptr, nullptr}}});
+    return {key, &rounded, nullptr};
+  }
+
   /// A sample as the primitives want it: dense, and padded where the map is periodic.
   const float* staged_input(const Space& space, ConstActivations sample) const {
     if (periodic_) {
@@ -251,7 +267,10 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     return staged_y_.data();
   }
 
-  Desc any_weights() const { return Desc(weights_dims_, dnnl::memory::data_type::f32, dnnl::memory::format_tag::any); }
+  Desc any_weights(dnnl::memory::data_type type) const {
+    return Desc(weights_dims_, type, dnnl::memory::format_tag::any);
+  }
+  Desc factor(Extents e) const { return Desc({1, e.c, e.h, e.w}, factors_, dnnl::memory::format_tag::nhwc); }
   Desc bias_desc() const { return Desc({g_.c_out}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::x); }
   Dims strides() const { return {g_.stride, g_.stride}; }
   Dims padding() const { return periodic_ ? Dims{0, 0} : Dims{g_.pad_y, g_.pad_x}; }
@@ -287,28 +306,36 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     dnnl::primitive_attr attributes;
     attributes.set_post_ops(fused);
     if (fusion.bias) {
-      return {{dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, x_, weights, bias_desc(), y_,
-               strides(), padding(), far_padding()},
+      return {{dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, factor(padded_), weights,
+               bias_desc(), y_, strides(), padding(), far_padding()},
               attributes,
               processor()};
     }
-    return {{dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, x_, weights, y_, strides(),
-             padding(), far_padding()},
+    return {{dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, factor(padded_), weights, y_,
+             strides(), padding(), far_padding()},
             attributes,
             processor()};
   }
 
-  void plan_memory(bool x, bool y) {
-    if (x && staged_x_.size() == 0) staged_x_ = View1<float>("umbriel::conv2d_staged_x", padded_.elements());
-    if (y && staged_y_.size() == 0) staged_y_ = View1<float>("umbriel::conv2d_staged_y", output_.elements());
+  void plan(const Passes& passes) {
+    staged_x_ = View1<float>("umbriel::conv2d_staged_x", padded_.elements());
+    staged_y_ = View1<float>("umbriel::conv2d_staged_y", output_.elements());
     x_memory_ = dnnl::memory(x_, processor(), nullptr);
     y_memory_ = dnnl::memory(y_, processor(), nullptr);
     bias_memory_ = dnnl::memory(bias_desc(), processor(), nullptr);
+    if (factors_ != dnnl::memory::data_type::f32) {
+      rounded_x_ = dnnl::memory(factor(padded_), processor());
+      rounded_y_ = dnnl::memory(factor(output_), processor());
+      round_x_ = dnnl::reorder(x_memory_, rounded_x_);
+      round_y_ = dnnl::reorder(y_memory_, rounded_y_);
+    }
+    if (passes.forward) plan_forward();
+    if (passes.data) plan_backward_data();
+    if (passes.weights) plan_backward_weights();
   }
 
   void plan_forward() {
-    plan_memory(true, true);
-    const auto desc = forward_desc({false, false, Activation::none}, any_weights());
+    const auto desc = forward_desc({false, false, Activation::none}, any_weights(factors_));
     forward_weights_ = dnnl::memory(desc.weights_desc(), processor());
   }
 
@@ -321,19 +348,19 @@ class OneDnnConv2d final : public Conv2d::Implementation {
   }
 
   void plan_backward_data() {
-    plan_memory(true, true);
     const dnnl::convolution_backward_data::primitive_desc desc(
-        {dnnl::algorithm::convolution_direct, x_, any_weights(), y_, strides(), padding(), far_padding()}, processor(),
-        forward_desc({false, false, Activation::none}, any_weights()));
+        {dnnl::algorithm::convolution_direct, x_, any_weights(factors_), factor(output_), strides(), padding(),
+         far_padding()},
+        processor(), forward_desc({false, false, Activation::none}, any_weights(factors_)));
     data_weights_ = dnnl::memory(desc.weights_desc(), processor());
     data_ = dnnl::convolution_backward_data(desc);
   }
 
   void plan_backward_weights() {
-    plan_memory(true, true);
     const dnnl::convolution_backward_weights::primitive_desc desc(
-        {dnnl::algorithm::convolution_direct, x_, any_weights(), bias_desc(), y_, strides(), padding(), far_padding()},
-        processor(), forward_desc({true, false, Activation::none}, any_weights()));
+        {dnnl::algorithm::convolution_direct, factor(padded_), any_weights(dnnl::memory::data_type::f32), bias_desc(),
+         factor(output_), strides(), padding(), far_padding()},
+        processor(), forward_desc({true, false, Activation::none}, any_weights(factors_)));
     weights_gradient_ = dnnl::memory(desc.diff_weights_desc(), processor());
     weights_ = dnnl::convolution_backward_weights(desc);
     plain_ = View1<float>("umbriel::conv2d_plain", g_.weights() + g_.c_out);
@@ -345,15 +372,15 @@ class OneDnnConv2d final : public Conv2d::Implementation {
   Conv2dGeometry g_;
   bool periodic_;
   dnnl::stream stream_;
-  dnnl::memory::data_type low_;
-  Extents padded_, output_;  ///< of one sample
+  dnnl::memory::data_type factors_ = dnnl::memory::data_type::f32;  ///< of products; sums and results are float32
+  Extents padded_, output_;                                         ///< of one sample
   Desc x_, y_, plain_weights_;
   Dims weights_dims_;
   // Memory objects hold the pointers of the call being made: a layer serves one call at a time.
-  mutable dnnl::memory x_memory_, y_memory_, bias_memory_, forward_weights_, data_weights_, weights_gradient_,
-      plain_gradient_;
+  mutable dnnl::memory x_memory_, y_memory_, rounded_x_, rounded_y_, bias_memory_, forward_weights_, data_weights_,
+      weights_gradient_, plain_gradient_;
   mutable std::map<Fusion, dnnl::primitive> forward_;
-  dnnl::primitive data_, weights_, plain_gradient_reorder_;
+  dnnl::primitive data_, weights_, plain_gradient_reorder_, round_x_, round_y_;
   View1<float> staged_x_, staged_y_, plain_;
   View1<double> sums_;
 };

@@ -423,6 +423,27 @@ TEST_P(EveryBackend, GivesASampleTheSameBitsInAnyBatch) {
 INSTANTIATE_TEST_SUITE_P(Conv2d, EveryBackend, testing::ValuesIn(cases()),
                          [](const auto& info) { return std::to_string(info.index); });
 
+TEST_P(EveryBackend, KeepsTheStatedErrorInLowerPrecision) {
+  const Problem p(GetParam());
+  const Space space;
+  const Array x(p.in, p.x), dy(p.out, p.dy), y(p.out, {}), dx(p.in, {});
+  const View1<float> w = on_device_array(p.w), dw = on_device_array(p.w);
+  for (const auto& [precision, error] : {std::pair{Precision::tf32, 1e-3}, {Precision::bfloat16, 1e-2}}) {
+    for (const Backend backend : {Backend::kokkos, Backend::onednn, Backend::cudnn}) {
+      if (!has_backend(backend)) continue;
+      Conv2d layer(p.g, p.in, true, backend, precision);
+      layer.set_weights(space, w.data());
+      layer.forward(space, x.slice(), nullptr, {}, Activation::none, y.slice());
+      layer.backward_data(space, dy.slice(), dx.slice(), false);
+      layer.backward_weights(space, x.slice(), dy.slice(), dw.data(), nullptr, false);
+      space.fence();
+      EXPECT_LT(error_of(y.values(), exact_forward(p.g, p.in, p.x, p.w)), error) << name_of(backend);
+      EXPECT_LT(error_of(dx.values(), exact_data(p.g, p.in, p.dy, p.w)), error) << name_of(backend);
+      EXPECT_LT(error_of(from_device(dw), exact_weights(p.g, p.in, p.x, p.dy)), error) << name_of(backend);
+    }
+  }
+}
+
 // The exact gradients above are what the tests rest on: they are finite differences of the exact convolution, which is
 // linear in each argument, so that the differences have no truncation error.
 TEST(Conv2d, ExactGradientsAreFiniteDifferences) {
