@@ -19,11 +19,11 @@ SpectrumBatch chain_start(const Space& space, const Problem& problem, const Conv
   return start;
 }
 
-std::vector<ChainResult> run_chains(const Space& space, const ConvergencePosterior& posterior,
+std::vector<ChainResult> run_chains(const Space& space, const Problem& problem, const ConvergencePosterior& posterior,
                                     const SpectrumBatch& start, const HmcOptions& options,
                                     const std::vector<std::int64_t>& chains,
                                     const std::function<void(double)>& advanced) {
-  AnnealedHmc sampler(posterior, posterior.fft(), start, options);
+  AnnealedHmc sampler(posterior, posterior.fft(), start, options, problem.learned.get());
   sampler.add(chains);
   std::vector<ChainResult> results;
   sampler.run(

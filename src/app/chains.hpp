@@ -13,7 +13,7 @@ SpectrumBatch chain_start(const Space& space, const Problem& problem, const Conv
                           const HmcOptions& options);
 
 /// Runs `chains` on this rank alone, no checkpoints; results in order of chain.
-std::vector<ChainResult> run_chains(const Space& space, const ConvergencePosterior& posterior,
+std::vector<ChainResult> run_chains(const Space& space, const Problem& problem, const ConvergencePosterior& posterior,
                                     const SpectrumBatch& start, const HmcOptions& options,
                                     const std::vector<std::int64_t>& chains,
                                     const std::function<void(double)>& advanced);

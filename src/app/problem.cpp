@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 
@@ -14,8 +15,13 @@
 namespace umbriel {
 
 Problem read_problem(const Config& config) {
-  config.choice("prior.kind", "gaussian", {"gaussian"});
-  const PowerSpectrum spectrum = power_spectrum_from(config, "prior");
+  std::shared_ptr<LearnedPrior> learned;
+  if (config.choice("prior.kind", "gaussian", {"gaussian", "score"}) == "score")
+    learned = std::make_shared<LearnedPrior>(config.path("prior.model"));
+  const bool own_prior = config.has("prior.power_spectrum") || config.has("prior.cosmology") ||
+                         config.has("prior.source_redshift") || config.has("prior.source_distribution");
+  const PowerSpectrum spectrum =
+      learned != nullptr && !own_prior ? learned->spectrum() : power_spectrum_from(config, "prior");
   ForwardModel model;
   model.reduced_shear = config.flag("model.reduced_shear", false);
   model.b_modes = config.flag("model.b_modes", false);
@@ -32,52 +38,95 @@ Problem read_problem(const Config& config) {
   } else {
     survey = read_survey(config);
   }
-  for (const char* key : {"prior.power_spectrum", "prior.source_distribution", "survey.simulate.power_spectrum",
+  for (const char* key : {"prior.model", "prior.power_spectrum", "prior.source_distribution", "survey.simulate.power_spectrum",
                           "survey.simulate.source_distribution"}) {
     if (!config.has(key)) continue;
     const std::string path = config.path(key);
     survey.inputs.push_back({path, sha256_of_file(path)});
   }
   const HostView2<float> power = pixel_power(spectrum, survey.grid, survey.pixel_arcmin);
-  return {std::move(survey), spectrum, power, model, smoothing};
+  const nn::Options compute = read_compute(config);
+  if (learned != nullptr) learned->plan(survey.grid, survey.pixel_arcmin, power, compute);
+  return {std::move(survey), spectrum, power, model, smoothing, std::move(learned)};
 }
 
-HmcOptions read_sampler(const Config& config, std::uint64_t seed) {
+namespace {
+
+/// The temperature that may be taken off the likelihood's noise: see LogDensity::sharpest.
+double sharpest_of(const Survey& survey) {
+  double least = 1e30;
+  for (int component = 0; component < 2; ++component) {
+    for (long i = 0; i < survey.grid.pixels(); ++i) {
+      if (survey.mask.data()[i] <= 0) continue;
+      const double noise = survey.noise.data()[component * survey.grid.pixels() + i];
+      least = std::min(least, noise * noise);
+    }
+  }
+  return std::sqrt(0.5 * least);
+}
+
+}  // namespace
+
+HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem& problem) {
   // A start where the convergence reaches 1 is on the far side of the reduced shear's pole, and stays there.
-  const bool reduced = config.flag("model.reduced_shear", false);
+  const bool reduced = problem.model.reduced_shear;
+  const LearnedPrior* learned = problem.learned.get();
   const double hottest = reduced ? 0.15 : 100;
   HmcOptions options;
   options.seed = seed;
-  config.choice("sampler.method", "annealed-hmc", {"annealed-hmc"});
-  const bool paper = config.choice("sampler.mode", "preconditioned", {"preconditioned", "paper"}) == "paper";
-  options.mode = paper ? HmcOptions::Mode::paper : HmcOptions::Mode::preconditioned;
   const auto whole = [&](const char* key, int fallback, int low, int high) {
     return static_cast<int>(config.integer(std::string("sampler.").append(key), fallback, low, high));
   };
   const auto number = [&](const char* key, double fallback, double low, double high) {
     return config.number(std::string("sampler.").append(key), fallback, low, high);
   };
+  if (reduced) options.sigma_start = 0.1;
+  if (learned != nullptr) options = options.for_residual(learned->sigma_min(), sharpest_of(problem.survey));
+  const std::string method =
+      config.choice("sampler.method", "annealed-hmc", {"annealed-hmc", "langevin", "probability-flow"});
+  bool paper = false;
+  if (method == "annealed-hmc") {
+    paper = config.choice("sampler.mode", "preconditioned", {"preconditioned", "paper"}) == "paper";
+    if (paper) options.mode = HmcOptions::Mode::paper;
+  } else {
+    options = method == "langevin" ? options.for_langevin() : options.for_probability_flow();
+  }
   options.batch = whole("batch", runs_on_host ? 2 : 64, 1, 65536);
   options.chains_a_superchain = whole("chains_a_superchain", options.chains_a_superchain, 1, 1 << 20);
   options.tail = whole("tail", options.tail, 1, 10000);
+  // A network says nothing below the noise that it was trained with.
+  const double coldest = learned != nullptr ? learned->sigma_min() : 1e-6;
   if (paper) {
     options.paper_steps = whole("steps", options.paper_steps, 1, 1 << 30);
     options.paper_leapfrogs = whole("leapfrogs", options.paper_leapfrogs, 1, 1000);
     options.paper_min_steps = whole("min_steps_a_temperature", options.paper_min_steps, 0, 1 << 20);
     options.paper_start = number("sigma_start", reduced ? 0.1 : options.paper_start, 1e-6, hottest);
-    options.paper_floor = number("sigma_end", options.paper_floor, 1e-6, 100);
+    options.paper_floor = number("sigma_end", options.paper_floor, coldest, 100);
     options.paper_cooling = number("cooling", options.paper_cooling, 0.01, 0.9999);
     options.paper_step = number("step", options.paper_step, 1e-6, 10);
-    options.paper_ode_end = number("ode_end", options.paper_ode_end, 1e-30, 1);
+    options.paper_ode_end = number("ode_end", options.paper_ode_end, coldest * coldest * 0.999, 1);
   } else {
     options.temperatures = whole("temperatures", options.temperatures, 1, 100000);
     options.settling = whole("settling", options.settling, 0, 100000);
-    options.sigma_start = number("sigma_start", reduced ? 0.1 : options.sigma_start, 1e-6, hottest);
-    options.sigma_end = number("sigma_end", options.sigma_end, 1e-6, 100);
+    options.sigma_start = number("sigma_start", options.sigma_start, coldest, hottest);
+    options.sigma_end = number("sigma_end", options.sigma_end, coldest, 100);
     options.step = number("step", options.step, 1e-3, 3);
     options.min_steps = whole("min_steps", options.min_steps, 1, 1000);
-    options.max_steps = whole("max_steps", options.max_steps, options.min_steps, 1000);
+    options.max_steps = whole("max_steps", std::max(options.max_steps, options.min_steps), options.min_steps, 1000);
     options.mass_precision = number("mass_precision", options.mass_precision, 0, 10);
+    if (learned != nullptr) {
+      options.sigma_final = options.sigma_end;
+      options.inner_steps = whole("inner_steps", options.inner_steps, 1, 100);
+      options.ode_steps = whole("ode_steps", options.ode_steps, 1, 10000);
+      const std::string finish = options.finish == HmcOptions::Finish::none      ? "none"
+                                 : options.finish == HmcOptions::Finish::denoise ? "denoise"
+                                                                                 : "ode";
+      const std::string chosen = config.choice("sampler.finish", finish, {"none", "denoise", "ode"});
+      options.finish = chosen == "none"      ? HmcOptions::Finish::none
+                       : chosen == "denoise" ? HmcOptions::Finish::denoise
+                                             : HmcOptions::Finish::ode;
+      options.sharpen = options.sharpen && options.sigma_final <= sharpest_of(problem.survey);
+    }
   }
   return options;
 }
@@ -107,6 +156,12 @@ void know_all_keys(const Config& config) {
                           "sampler.min_steps_a_temperature",
                           "sampler.cooling",
                           "sampler.ode_end",
+                          "sampler.ode_steps",
+                          "sampler.inner_steps",
+                          "sampler.finish",
+                          "prior.model",
+                          "compute.backend",
+                          "compute.precision",
                           "reference.draws",
                           "reference.smoothing_arcmin",
                           "summary.peak_smoothing_arcmin",

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "umbriel/app/commands.hpp"
+#include "umbriel/app/learned_prior.hpp"
 #include "umbriel/data/power_spectrum.hpp"
 #include "umbriel/data/survey.hpp"
 #include "umbriel/inference/annealed_hmc.hpp"
@@ -20,13 +21,14 @@ struct Problem {
   HostView2<float> power;  ///< [H, W/2+1] the same a mode
   ForwardModel model;
   double smoothing_arcmin;  ///< of the Kaiser-Squires map shown and scored
+  std::shared_ptr<const LearnedPrior> learned;  ///< what prior.kind = "score" adds to the Gaussian prior; or null
 };
 
 /// Reads survey.*, prior.*, model.* and reference.smoothing_arcmin. @throws Error as the readers
 Problem read_problem(const Config& config);
 
-/// Reads sampler.*; `seed` is run.seed.
-HmcOptions read_sampler(const Config& config, std::uint64_t seed);
+/// Reads sampler.*; `seed` is run.seed. Defaults depend on the prior.
+HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem& problem);
 
 /// Makes the keys of every command known, so that one file serves them all; misspelt ones stay errors.
 void know_all_keys(const Config& config);

@@ -58,13 +58,13 @@ Settings read_settings(const Config& config) {
   s.checkpoint_minutes = config.number("run.checkpoint_minutes", 10, 0, 1e6);
   s.max_walltime_minutes = config.number("run.max_walltime_minutes", 0, 0, 1e6);
   s.export_fits = config.flag("run.export_fits", true);
-  s.sampler = read_sampler(config, read_seed(config));
   s.chains = config.integer("sampler.chains", 64, 1, std::int64_t{1} << 31);
   s.reference_draws = config.integer("reference.draws", 64, 0, 1 << 24);
   s.peak_smoothing_arcmin = config.number("summary.peak_smoothing_arcmin", 1.0, 0, 1e4);
   s.peak_radius_arcmin = config.number("summary.peak_radius_arcmin", 1.0, 0, 1e4);
   s.peak_threshold = config.number("summary.peak_threshold", 0.03, -1e3, 1e3);
   s.problem = std::make_unique<Problem>(read_problem(config));
+  s.sampler = read_sampler(config, read_seed(config), *s.problem);
   const double bytes =
       static_cast<double>(s.chains) * static_cast<double>(s.problem->survey.grid.pixels()) * sizeof(float);
   s.keep_samples = config.flag("run.keep_samples", bytes <= 2.0 * (1U << 30));
@@ -87,7 +87,8 @@ void dry_run(const CommandLine& line, const Settings& s) {
   const double buffers = (7.0 * s.sampler.batch + 12.0) * pixels * sizeof(float) * (s.problem->model.b_modes ? 2 : 1);
   char evaluations[96];
   std::snprintf(evaluations, sizeof evaluations, "score evaluations: about %.0f a chain, %.3g in all",
-                s.sampler.expected_evaluations(), s.sampler.expected_evaluations() * static_cast<double>(s.chains));
+                s.sampler.expected_evaluations(s.problem->learned != nullptr),
+                s.sampler.expected_evaluations(s.problem->learned != nullptr) * static_cast<double>(s.chains));
   print_dry_run(line, {evaluations, "memory a rank: " + human_bytes(2 * samples / line.comm.size() + buffers),
                        "disk: " + human_bytes((s.keep_samples ? samples : 0) + 20 * pixels * sizeof(float))});
 }
@@ -172,7 +173,8 @@ bool sample_chains(const Communicator& comm, const Space& space, const Settings&
       todo.push_back(chain);
   }
 
-  AnnealedHmc sampler(posterior, posterior.fft(), chain_start(space, *s.problem, posterior, s.sampler), s.sampler);
+  AnnealedHmc sampler(posterior, posterior.fft(), chain_start(space, *s.problem, posterior, s.sampler), s.sampler,
+                      s.problem->learned.get());
   sampler.add(todo);
   Progress progress(comm, "sampling", s.chains - resumed, "chains");
   double next_checkpoint =

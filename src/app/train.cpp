@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "umbriel/app/learned_prior.hpp"
 #include "umbriel/app/problem.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/signals.hpp"
@@ -10,16 +11,6 @@
 
 namespace umbriel {
 namespace {
-
-nn::Options read_compute(const Config& config) {
-  nn::Options options;
-  options.backend = backend_named(config.choice("compute.backend", "automatic", {"automatic", "kokkos", "onednn", "cudnn"}));
-  const std::string precision = config.choice("compute.precision", "float32", {"float32", "tf32", "bfloat16"});
-  options.precision = precision == "tf32"       ? Precision::tf32
-                      : precision == "bfloat16" ? Precision::bfloat16
-                                                : Precision::float32;
-  return options;
-}
 
 nn::TrainerOptions read_training(const Config& config, bool whitened) {
   nn::TrainerOptions o;
@@ -131,6 +122,8 @@ ExitCode run_train(const CommandLine& line) {
     std::snprintf(text, sizeof text, "%.5f", history.values[history.values.size() - history.names.size() + i]);
     record["umbriel.validation." + history.names[i]] = text;
   }
+  record["umbriel.power_spectrum"] = task.spectrum_text();
+  record["umbriel.pixel_arcmin"] = task.pixels_text();
   std::string inputs;
   for (const InputFile& input : task.inputs()) inputs += input.sha256 + "  " + input.path + "\n";
   record["umbriel.inputs"] = inputs;

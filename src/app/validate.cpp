@@ -125,8 +125,8 @@ Settings read_settings(const Config& config) {
   const bool gaussian_prior = config.text("prior.kind", "gaussian") == "gaussian";
   const bool reduced = config.flag("model.reduced_shear", false);
   s.output = read_output(config);
-  s.sampler = read_sampler(config, read_seed(config));
   s.problem = std::make_unique<Problem>(read_problem(config));
+  s.sampler = read_sampler(config, read_seed(config), *s.problem);
   s.chains =
       config.flag("validate.exact", gaussian_prior && !reduced) ? config.integer("sampler.chains", 256, 2, 1 << 24) : 0;
   s.exact_draws = config.integer("validate.exact_draws", 512, 2, 1 << 24);
@@ -228,7 +228,7 @@ void validate_exact(const CommandLine& line, const Settings& s, ResultFile& resu
   std::int64_t evaluations = 0;
   {
     Progress progress(comm, "sampling", s.chains, "chains");
-    const auto chains = run_chains(space, posterior, chain_start(space, *s.problem, posterior, s.sampler), s.sampler,
+    const auto chains = run_chains(space, *s.problem, posterior, chain_start(space, *s.problem, posterior, s.sampler), s.sampler,
                                    indices_of(shard_range(s.chains, comm.rank(), comm.size())),
                                    [&](double fraction) { progress.add(fraction); });
     for (const ChainResult& chain : chains) {
@@ -545,7 +545,7 @@ std::vector<MockRecord> sample_mocks(const Communicator& comm, const Settings& s
   const auto sample = [&](const Problem& problem, std::int64_t mock, std::int64_t first, std::int64_t count) {
     const ConvergencePosterior posterior(problem.survey, problem.power, problem.model, s.sampler.batch);
     const auto chains =
-        run_chains(space, posterior, chain_start(space, problem, posterior, s.sampler), s.sampler,
+        run_chains(space, problem, posterior, chain_start(space, problem, posterior, s.sampler), s.sampler,
                    indices_of({mock * s.draws + first, count}), [&](double done) { progress.add(done / s.draws); });
     std::vector<float> maps;
     maps.reserve(static_cast<std::size_t>(count) * pixels);
@@ -798,7 +798,7 @@ ExitCode run_validate(const CommandLine& line) {
     const double exact_maps = s.chains > 0 ? 3.0 * static_cast<double>(s.chains + s.exact_draws) / comm.size() : 0;
     const double mock_maps = s.mocks > 0 ? 2.0 * s.draws : 0;  // samples, and the chains they come from
     char text[96];
-    std::snprintf(text, sizeof text, "score evaluations: about %.3g", chains * s.sampler.expected_evaluations());
+    std::snprintf(text, sizeof text, "score evaluations: about %.3g", chains * s.sampler.expected_evaluations(s.problem->learned != nullptr));
     print_dry_run(line, {text, "memory a rank: " + human_bytes(std::max(exact_maps, mock_maps) * sizeof(float) *
                                                                static_cast<double>(s.problem->survey.grid.pixels()))});
     return ExitCode::done;

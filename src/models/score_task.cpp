@@ -215,6 +215,26 @@ std::string ScoreTask::describe() const {
   return text;
 }
 
+std::string ScoreTask::spectrum_text() const {
+  std::string text;
+  char line[64];
+  for (std::size_t i = 0; i < spectrum_->multipole.size(); ++i) {
+    std::snprintf(line, sizeof line, "%.9g %.9g\n", spectrum_->multipole[i], spectrum_->value[i]);
+    text += line;
+  }
+  return text;
+}
+
+std::string ScoreTask::pixels_text() const {
+  std::string text;
+  char number[32];
+  for (const Size& size : sizes_) {
+    std::snprintf(number, sizeof number, "%.9g", size.maps->pixel_arcmin());
+    if (text.find(number) == std::string::npos) text.append(text.empty() ? "" : " ").append(number);
+  }
+  return text;
+}
+
 std::vector<InputFile> ScoreTask::inputs() const {
   std::vector<InputFile> all = prior_inputs_;
   const std::vector<InputFile>& more = sizes_[0].maps->inputs();

@@ -39,6 +39,9 @@ class ScoreTask final : public nn::TrainingTask {
   /// Lines about the data, for logs, dry runs and the training record.
   std::string describe() const;
   std::vector<InputFile> inputs() const;
+  /// Prior spectrum as lines "multipole C_l", and pixel sizes in arcminutes: what a survey's prior should agree with.
+  std::string spectrum_text() const;
+  std::string pixels_text() const;
  private:
   /// One size of map.
   struct Size {

@@ -1,0 +1,51 @@
+#include "umbriel/app/learned_prior.hpp"
+
+#include <cmath>
+#include <sstream>
+
+namespace umbriel {
+
+LearnedPrior::LearnedPrior(const std::string& path) : path_(path), model_(ScoreModel::load(path)) {}
+
+PowerSpectrum LearnedPrior::spectrum() const {
+  const auto& metadata = model_.metadata();
+  const auto found = metadata.find("umbriel.power_spectrum");
+  require(found != metadata.end(), ExitCode::input, "the model does not hold the power spectrum it was trained with",
+          path_, "give prior.power_spectrum, prior.source_redshift or prior.source_distribution");
+  std::istringstream text(found->second);
+  std::vector<double> multipoles, values;
+  for (double l, c; text >> l >> c;) {
+    multipoles.push_back(l);
+    values.push_back(c);
+  }
+  return PowerSpectrum(std::move(multipoles), std::move(values), path_);
+}
+
+void LearnedPrior::plan(Grid grid, double pixel_arcmin, const HostView2<float>& power, nn::Options options) {
+  const auto& metadata = model_.metadata();
+  const auto found = metadata.find("umbriel.pixel_arcmin");
+  if (found != metadata.end()) {
+    std::istringstream text(found->second);
+    bool seen = false;
+    // Filters adapt to the grid; the network has seen structures of a certain size in pixels.
+    for (double pixel; text >> pixel;) seen = seen || std::fabs(std::log(pixel_arcmin / pixel)) < 0.1;
+    require(seen, ExitCode::usage,
+            "the model was trained on pixels of " + found->second + " arcmin, and the survey's are of another size",
+            path_, "choose such pixels for the survey, or train a model for its own");
+  }
+  evaluator_ = std::make_unique<ScoreEvaluator>(model_, model_.network().parameters().values(), grid,
+                                                on_device(power), std::move(options));
+}
+
+nn::Options read_compute(const Config& config) {
+  nn::Options options;
+  options.backend =
+      backend_named(config.choice("compute.backend", "automatic", {"automatic", "kokkos", "onednn", "cudnn"}));
+  const std::string precision = config.choice("compute.precision", "float32", {"float32", "tf32", "bfloat16"});
+  options.precision = precision == "tf32"       ? Precision::tf32
+                      : precision == "bfloat16" ? Precision::bfloat16
+                                                : Precision::float32;
+  return options;
+}
+
+}  // namespace umbriel

@@ -1,0 +1,43 @@
+/// A trained score model as the residual that samplers see.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "umbriel/data/power_spectrum.hpp"
+#include "umbriel/inference/score_residual.hpp"
+#include "umbriel/models/score_model.hpp"
+
+namespace umbriel {
+
+class LearnedPrior final : public ScoreResidual {
+ public:
+  /// Reads the model. @throws Error(input), Error(file_system) as ScoreModel::load
+  explicit LearnedPrior(const std::string& path);
+
+  /// Power spectrum that the model was trained with.
+  PowerSpectrum spectrum() const;
+  const ScoreModel& model() const { return model_; }
+
+  /// Plans the network for maps of one grid; before the first `evaluate`.
+  /// @param power  [H, W/2+1] prior power a mode
+  /// @throws Error(usage) if the network cannot take such maps, Error(usage) if it never saw such pixels
+  void plan(Grid grid, double pixel_arcmin, const HostView2<float>& power, nn::Options options);
+
+  void evaluate(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,
+                const SpectrumBatch& residual) const override {
+    evaluator_->residual(space, n, state, sigma, residual);
+  }
+  float sigma_min() const override { return static_cast<float>(model_.settings().sigma_min); }
+  float sigma_max() const override { return static_cast<float>(model_.settings().sigma_max); }
+
+ private:
+  std::string path_;
+  ScoreModel model_;
+  std::unique_ptr<ScoreEvaluator> evaluator_;
+};
+
+/// compute.backend and compute.precision.
+nn::Options read_compute(const Config& config);
+
+}  // namespace umbriel
