@@ -157,23 +157,42 @@ void add_score(const Space& space, Grid grid, int n, int fields, const View1<int
       });
 }
 
-/// Takes states from temperature t0 = from^2 to t1 = sigma^2. The score of the exact part is that of the Gaussian prior,
-/// -x / (P + t0), plus that of the likelihood, l. Flow: x <- sqrt((P + t1) / (P + t0)) x + side (t0 - t1)/2 l, which
-/// follows the prior's flow exactly. Denoising: x <- P / (P + t0) x + side t0 l, the whole of the Gaussian part.
-void follow_flow(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const View2<float>& power,
-                 const View1<float>& from, const View1<float>& sigma, bool denoise, float side,
+/// Takes states from temperature t0 = from^2 to t1 = sigma^2. The score is that of the Gaussian prior, -x / (P + t0),
+/// plus that of the likelihood, l, plus the residual r of a learned prior. With q = sqrt((P + t1) / (P + t0)), the flow
+/// is
+///   x <- q x + (t0 - t1)/(1 + q) (side q l + r),
+/// exact for the Gaussian prior, for l constant in t and for (P + t) r constant in t: that is how they change least.
+/// Denoising is a step of the whole, x <- x + t0 (-x / (P + t0) + side l + r).
+struct Flow {
+  View2<float> power;
+  View1<float> from, sigma;  // a slot
+  float side;
+  bool denoise;
+
+  struct Step {
+    float keep, spring, likelihood, residual;
+  };
+  KOKKOS_INLINE_FUNCTION Step operator()(int slot, int ky, int kx) const {
+    const float t0 = from(slot) * from(slot), t1 = sigma(slot) * sigma(slot), p = power(ky, kx);
+    const float spring = p > 0.0f ? 1.0f / (p + t0) : 0.0f, share = (p + t1) * spring;
+    if (denoise) return {p * spring, spring, side * t0, t0};
+    const float q = math::sqrt(share), step = (t0 - t1) / (1.0f + q);
+    return {q, spring, side * q * step, step};
+  }
+};
+
+/// The part of the exact score, from `score` = -x / (P + t0) + l.
+void follow_flow(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const Flow& flow,
                  const SpectrumBatch& score, const SpectrumBatch& state) {
   for_each_element(
       "umbriel::follow_flow", space, n * fields, grid.height, grid.half_width(),
       KOKKOS_LAMBDA(int map, int ky, int kx) {
         const int slot = list(map / fields);
         const int at = slot * fields + map % fields;
-        const float t0 = from(slot) * from(slot), t1 = sigma(slot) * sigma(slot), p = power(ky, kx);
-        const float spring = p > 0.0f ? 1.0f / (p + t0) : 0.0f, share = (p + t1) * spring;
-        const float keep = denoise ? share : math::sqrt(share), step = side * (denoise ? 1.0f : 0.5f) * (t0 - t1);
+        const Flow::Step step = flow(slot, ky, kx);
         const Complex g = score(at, ky, kx), x = state(at, ky, kx);
-        state(at, ky, kx) = Complex(keep * x.real() + step * (g.real() + spring * x.real()),
-                                    keep * x.imag() + step * (g.imag() + spring * x.imag()));
+        state(at, ky, kx) = Complex(step.keep * x.real() + step.likelihood * (g.real() + step.spring * x.real()),
+                                    step.keep * x.imag() + step.likelihood * (g.imag() + step.spring * x.imag()));
       });
 }
 
@@ -190,6 +209,18 @@ void add_residual(const Space& space, Grid grid, int n, int fields, const View1<
       });
 }
 
+/// The part of the residual in a step of the flow.
+void follow_residual(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const Flow& flow,
+                     const SpectrumBatch& residual, const SpectrumBatch& state) {
+  for_each_element(
+      "umbriel::follow_residual", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int i, int ky, int kx) {
+        const int slot = list(i);
+        const float step = flow(slot, ky, kx).residual;
+        const Complex r = residual(slot, ky, kx), x = state(slot * fields, ky, kx);
+        state(slot * fields, ky, kx) = Complex(x.real() + step * r.real(), x.imag() + step * r.imag());
+      });
+}
+
 /// point(slot) <- first field of the state, or of the point at `fraction` < 1 of the way to it from the saved state.
 void gather_points(const Space& space, Grid grid, int n, int fields, const View1<float>& fraction,
                    const SpectrumBatch& state, const SpectrumBatch& saved, const SpectrumBatch& point) {
@@ -199,8 +230,7 @@ void gather_points(const Space& space, Grid grid, int n, int fields, const View1
         const Complex b = state(slot * fields, ky, kx);
         if (t < 1.0f) {
           const Complex a = saved(slot * fields, ky, kx);
-          point(slot, ky, kx) =
-              Complex(a.real() + t * (b.real() - a.real()), a.imag() + t * (b.imag() - a.imag()));
+          point(slot, ky, kx) = Complex(a.real() + t * (b.real() - a.real()), a.imag() + t * (b.imag() - a.imag()));
         } else {
           point(slot, ky, kx) = b;
         }
@@ -240,13 +270,12 @@ void chord_work(const Space& space, Grid grid, int n, int fields, const View1<in
                 const SpectrumBatch& saved_residual, const SpectrumBatch& state, const SpectrumBatch& saved,
                 const SumWorkspace& sums, const View1<double>& out) {
   sum_each_map(
-      "umbriel::chord_work", space, n, grid.height, grid.half_width(), sums, out,
-      KOKKOS_LAMBDA(int i, int ky, int kx) {
+      "umbriel::chord_work", space, n, grid.height, grid.half_width(), sums, out, KOKKOS_LAMBDA(int i, int ky, int kx) {
         const int slot = list(i);
         const Complex r = residual(slot, ky, kx), r0 = saved_residual(slot, ky, kx);
         const Complex x = state(slot * fields, ky, kx), x0 = saved(slot * fields, ky, kx);
-        return mode_weight(grid, kx) * ((r0.real() + r.real()) * (x.real() - x0.real()) +
-                                        (r0.imag() + r.imag()) * (x.imag() - x0.imag()));
+        return mode_weight(grid, kx) *
+               ((r0.real() + r.real()) * (x.real() - x0.real()) + (r0.imag() + r.imag()) * (x.imag() - x0.imag()));
       });
 }
 
@@ -254,9 +283,8 @@ void chord_work(const Space& space, Grid grid, int n, int fields, const View1<in
 void set_anchors(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const SpectrumBatch& state,
                  const SpectrumBatch& anchor) {
   for_each_element(
-      "umbriel::set_anchors", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int i, int ky, int kx) {
-        anchor(list(i), ky, kx) = state(list(i) * fields, ky, kx);
-      });
+      "umbriel::set_anchors", space, n, grid.height, grid.half_width(),
+      KOKKOS_LAMBDA(int i, int ky, int kx) { anchor(list(i), ky, kx) = state(list(i) * fields, ky, kx); });
 }
 
 /// out(i) <- the state of listed slot i, in compact order.
@@ -319,15 +347,15 @@ double HmcOptions::expected_evaluations(bool learned) const {
   return 1 + coolings + trajectories() * a_trajectory + (finish == Finish::ode ? ode_steps - 1 : 0);
 }
 
-HmcOptions HmcOptions::for_residual(double sigma_min) const {
+HmcOptions HmcOptions::for_residual(double sigma_min, double sharpest) const {
   HmcOptions options = *this;
-  options.temperatures = 20;
-  options.settling = 4;
-  options.tail = 4;
-  options.sigma_end = options.sigma_final = options.ode_end = std::max(0.01, sigma_min);
-  options.inner_steps = 1;
-  options.sharpen = true;
+  options.temperatures = 14;
+  options.settling = 8;
+  options.sigma_end = options.sigma_final = std::max(sigma_min, std::min(0.03, sharpest));
+  options.sharpen = options.sigma_final <= sharpest;
   options.finish = Finish::ode;
+  options.ode_steps = 6;
+  options.ode_end = std::max(sigma_min, 0.1 * options.sigma_final);
   options.paper_ode_end = std::max(1e-5, sigma_min * sigma_min);
   return options;
 }
@@ -370,13 +398,13 @@ struct AnnealedHmc::Slot {
   int trajectory = 0;       // trajectories finished
   int leap = 0, leaps = 0;  // in the current one
   float sigma = 0, precision = 0;
-  bool sharp = false;      // the likelihood's noise is less, not more, by sigma^2
-  float flow_from = 0;     // temperature from which the flow takes the state to sigma
-  double step = 0;         // between two evaluations of the whole score, of the current trajectory
-  double step_factor = 1;  // adapted while annealing, from this chain's own acceptances
+  bool sharp = false;                   // the likelihood's noise is less, not more, by sigma^2
+  float flow_from = 0;                  // temperature from which the flow takes the state to sigma
+  double step = 0;                      // between two evaluations of the whole score, of the current trajectory
+  double step_factor = 1;               // adapted while annealing, from this chain's own acceptances
   double log_density = 0, kinetic = 0;  // log-density: of the exact part
   double previous_log_density = 0;
-  double work = 0;  // of the residual since the trajectory began
+  double work = 0;     // of the residual since the trajectory began
   int path_point = 0;  // "paper" with a residual: fourths of the straight path
   double path_sum = 0;
   int tested = 0, accepted = 0;  // Metropolis tests
@@ -404,7 +432,8 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
           ExitCode::usage, "sampler options must be positive", "[sampler]");
   require(options.tail * options.tail_every() <= options.trajectories(), ExitCode::usage,
           "the tail is longer than the run", "sampler.tail", "shorten it or take more steps");
-  require(!options.sharpen || options.sigma_final <= static_cast<double>(density.sharpest()), ExitCode::usage,
+  const bool sharpened = options.sharpen && options.mode != HmcOptions::Mode::paper;
+  require(!sharpened || options.sigma_final <= static_cast<double>(density.sharpest()), ExitCode::usage,
           std::string("sigma_final is above what the noise allows, ").append(std::to_string(density.sharpest())),
           "sampler.sigma_end", "choose a smaller one, or floor the noise map");
   if (residual != nullptr) {
@@ -513,7 +542,9 @@ void AnnealedHmc::begin_trajectories(const Space& space, const std::vector<int>&
       const double jitter = uniform_draw(options_, Purpose::trajectory, slot.chain, slot.trajectory, 0);
       const double length = uniform_draw(options_, Purpose::trajectory, slot.chain, slot.trajectory, 1);
       slot.step = 0.5 * options_.step * slot.step_factor * (0.8 + 0.4 * jitter);  // a drift is half a step
-      slot.leaps = 2 * (options_.min_steps + static_cast<int>(length * (options_.max_steps - options_.min_steps + 1)));
+      const int steps = options_.min_steps + static_cast<int>(length * (options_.max_steps - options_.min_steps + 1));
+      // Where a residual shortens the step, more of them cover the same way.
+      slot.leaps = 2 * (residual_ == nullptr ? steps : static_cast<int>(std::ceil(steps / slot.step_factor)));
     }
     slot.previous_log_density = slot.log_density;
     slot.work = 0;
@@ -653,8 +684,8 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
     const bool accepted = std::isfinite(change) && (tested ? std::log(u) < change : stable);
     if (cooling && residual_ != nullptr && !langevin) {
       const double probability = std::isfinite(change) ? std::min(1.0, std::exp(change)) : 0;
-      slot.step_factor =
-          std::min(1.0, slot.step_factor * std::exp(0.5 * (probability - options_.target_acceptance)));
+      slot.step_factor = std::clamp(slot.step_factor * std::exp(0.5 * (probability - options_.target_acceptance)),
+                                    options_.least_step, 1.0);
     }
     if (!cooling) {
       ++slot.tested;
@@ -721,20 +752,18 @@ void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots) {
   const int fields = density_.fields();
   const int n = static_cast<int>(slots.size());
   const bool denoise = options_.finish == HmcOptions::Finish::denoise;
-  std::vector<float> from(slots_.size(), 0.0f), to(slots_.size(), 0.0f), factor(slots_.size(), 0.0f);
+  std::vector<float> from(slots_.size(), 0.0f), to(slots_.size(), 0.0f);
   for (const int s : slots) {
-    const Slot& slot = slots_[s];
-    from[s] = slot.flow_from;
-    to[s] = slot.sigma;
-    factor[s] = (denoise ? 1.0f : 0.5f) * (from[s] * from[s] - to[s] * to[s]);
+    from[s] = slots_[s].flow_from;
+    to[s] = slots_[s].sigma;
   }
   upload(slots, list_);
   upload(from, turn_);
   upload(to, drift_);
-  upload(factor, kick_);
   const float side = !options_.sharpen ? 1.0f : denoise ? 0.0f : -1.0f;
-  follow_flow(space, grid, n, fields, list_, density_.prior_power(), turn_, drift_, denoise, side, score_, state_);
-  if (residual_ != nullptr) add_residual(space, grid, n, fields, list_, kick_, learned_, state_);
+  const Flow step{density_.prior_power(), turn_, drift_, side, denoise};
+  follow_flow(space, grid, n, fields, list_, step, score_, state_);
+  if (residual_ != nullptr) follow_residual(space, grid, n, fields, list_, step, learned_, state_);
 }
 
 void AnnealedHmc::record_tail(const Space& space, const std::vector<int>& slots) {

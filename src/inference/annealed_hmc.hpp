@@ -79,11 +79,12 @@ struct HmcOptions {
   /// Learned prior: steps of the exact part of the score between two evaluations of the residual, each half a `step`
   /// apart.
   int inner_steps = 1;
-  /// Learned prior: mean acceptance probability to which each chain fits its step while it cools and settles.
-  double target_acceptance = 0.8;
+  /// Learned prior: while it cools and settles, each chain fits its step to this mean acceptance probability, down to
+  /// `least_step` times `step`; as many more steps then keep the length of its trajectories.
+  double target_acceptance = 0.8, least_step = 1.0 / 3;
   bool sharpen = false;  ///< take sigma_final^2 off the likelihood's noise, so that Finish::ode ends in the posterior
   Finish finish = Finish::none;
-  int ode_steps = 1;  ///< of Finish::ode: in equal ratios of sigma^2 from sigma_final to ode_end, the last one to 0
+  int ode_steps = 1;      ///< of Finish::ode: in equal ratios of sigma^2 from sigma_final to ode_end, the last one to 0
   double ode_end = 1e-3;  ///< sigma of the last evaluation if there are several steps
 
   // paper
@@ -102,12 +103,13 @@ struct HmcOptions {
   int trace_length() const { return (trajectories() + trace_every() - 1) / trace_every(); }
   /// Trajectories between recorded states of the tail.
   int tail_every() const { return mode == Mode::paper ? 50 : trajectories_a_tail; }
-  /// Mean number of score evaluations a chain takes. @param learned  with a residual
+  /// Mean number of score evaluations a chain takes, at full step. @param learned  with a residual
   double expected_evaluations(bool learned = false) const;
 
-  /// @{ The same options with the defaults of a learned prior that knows temperatures from sigma_min; of Langevin
-  /// dynamics; of the probability-flow sampler, which ends its chains at a hot sigma_final.
-  HmcOptions for_residual(double sigma_min) const;
+  /// @{ The same options with the defaults of a learned prior that knows temperatures from sigma_min, under a
+  /// likelihood that can be sharpened that much; of Langevin dynamics; of the probability-flow sampler, which ends its
+  /// chains at sigma_start.
+  HmcOptions for_residual(double sigma_min, double sharpest) const;
   HmcOptions for_langevin() const;
   HmcOptions for_probability_flow() const;
   /// @}
@@ -121,11 +123,11 @@ std::vector<std::string> monitored_names();
 /// What a chain leaves behind.
 struct ChainResult {
   std::int64_t chain = 0;
-  bool diverged = false;    ///< met a value that is not finite; its sample is NaN
-  double accept_rate = 0;   ///< of the trajectories that end in a Metropolis test
-  double energy_error = 0;  ///< largest |change of the Hamiltonian| along an accepted or rejected trajectory
-  std::int64_t score_evaluations = 0;    ///< of the whole score: with a learned prior, of its residual
-  std::int64_t density_evaluations = 0;  ///< of the exact log-density and its score
+  bool diverged = false;               ///< met a value that is not finite; its sample is NaN
+  double accept_rate = 0;              ///< of the trajectories that end in a Metropolis test
+  double energy_error = 0;             ///< largest |change of the Hamiltonian| along an accepted or rejected trajectory
+  std::int64_t score_evaluations = 0;  ///< of the whole score: with a learned prior, of its residual
+  std::int64_t density_evaluations = 0;   ///< of the exact log-density and its score
   std::vector<float> sample;              ///< [C, y, x] convergence (and B mode)
   std::vector<float> trace_sigma;         ///< [trace]
   std::vector<double> trace_log_density;  ///< [trace] exact part, without the learned residual

@@ -20,8 +20,8 @@ class LogDensity {
   /// Log-density (up to a constant of sigma) and score of n chains, each at its own temperature.
   /// @param state        [>= n C, H, W/2+1]
   /// @param sigma        [>= n] temperature: standard deviation of the white noise that smooths the density; 0: none.
-  ///   A negative one, -s, smooths the prior by s^2 and takes s^2 off the likelihood's noise variance: the density whose
-  ///   probability flow ends exactly in the posterior (see annealed_hmc.hpp). s is at most `sharpest()`
+  ///   A negative one, -s, smooths the prior by s^2 and takes s^2 off the likelihood's noise variance: the density
+  ///   whose probability flow ends exactly in the posterior (see annealed_hmc.hpp). s is at most `sharpest()`
   /// @param score        [>= n C, H, W/2+1], overwritten
   /// @param log_density  [>= n] float64, overwritten
   virtual void evaluate(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,

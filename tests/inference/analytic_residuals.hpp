@@ -21,7 +21,8 @@ class OtherPower final : public ScoreResidual {
     const auto x = on_host(state), r = on_host(residual);
     const std::vector<float> temperature = download(sigma, static_cast<std::size_t>(n));
     for (int i = 0; i < n; ++i) {
-      const double t = static_cast<double>(temperature[static_cast<std::size_t>(i)]) * temperature[static_cast<std::size_t>(i)];
+      const double t =
+          static_cast<double>(temperature[static_cast<std::size_t>(i)]) * temperature[static_cast<std::size_t>(i)];
       for (std::size_t ky = 0; ky < x.extent(1); ++ky) {
         for (std::size_t kx = 0; kx < x.extent(2); ++kx) {
           const double p = from_(ky, kx);
@@ -77,8 +78,8 @@ struct Mixture {
   }
 };
 
-/// Moments of every pixel given noisy measurements of the pixels and that they add up to zero: the constraint tilts each
-/// pixel's density by exp(lambda x), as a measurement off by lambda n would.
+/// Moments of every pixel given noisy measurements of the pixels and that they add up to zero: the constraint tilts
+/// each pixel's density by exp(lambda x), as a measurement off by lambda n would.
 inline std::vector<Mixture::Moments> mixture_posterior(const std::vector<double>& data, double noise_variance) {
   const auto moments = [&](double lambda) {
     std::vector<Mixture::Moments> all;

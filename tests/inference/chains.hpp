@@ -17,7 +17,7 @@ inline std::vector<std::int64_t> first_chains(int n) {
 }
 
 inline std::vector<ChainResult> run(const LogDensity& density, const RealFft& fft, const HmcOptions& options,
-                             const std::vector<std::int64_t>& chains, int pause_every = 0,
+                                    const std::vector<std::int64_t>& chains, int pause_every = 0,
                                     const ScoreResidual* residual = nullptr) {
   const SpectrumBatch start("start", density.fields(), density.grid().height, density.grid().half_width());
   AnnealedHmc sampler(density, fft, start, options, residual);
@@ -33,8 +33,8 @@ inline std::vector<ChainResult> run(const LogDensity& density, const RealFft& ff
   return results;
 }
 
-/// What `posterior` says of chains that should sample it: mean over chains of (x - mean)^T H (x - mean), and distance of the chains' mean from the exact one in units of what
-/// independent draws would have.
+/// What `posterior` says of chains that should sample it: mean over chains of (x - mean)^T H (x - mean), and distance
+/// of the chains' mean from the exact one in units of what independent draws would have.
 struct Agreement {
   double quadratic, mean_error;
 };

@@ -26,12 +26,12 @@ TEST(LearnedSampler, EndsInTheExactPosteriorOfAnotherPower) {
   const OtherPower residual(from, to);
   for (const bool b_modes : {false, true}) {
     const ConvergencePosterior posterior(small_survey(grid), from, {false, b_modes}, 8);
-    HmcOptions options = HmcOptions().for_residual(1e-3);
+    HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
     options.batch = 8;
     const auto chains = run(posterior, posterior.fft(), options, first_chains(64), 0, &residual);
     const double evaluated = mean_of(chains, evaluations);
     EXPECT_LE(evaluated, 500);
-    EXPECT_NEAR(evaluated, options.expected_evaluations(true), 0.1 * evaluated);
+    EXPECT_GE(evaluated, 0.9 * options.expected_evaluations(true));
     for (const ChainResult& chain : chains)
       EXPECT_EQ(chain.density_evaluations, 2 * options.inner_steps * chain.score_evaluations);
     if (b_modes) continue;  // the residual is of the E mode alone, for which against_exact knows no answer
@@ -93,7 +93,7 @@ void expect_skewed_posterior(const SkewedProblem& problem, const std::vector<Cha
 
 TEST(LearnedSampler, EndsInASkewedPosterior) {
   const SkewedProblem problem;
-  HmcOptions options = HmcOptions().for_residual(1e-3);
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
   options.batch = 16;
   const auto chains = run(problem.posterior, problem.posterior.fft(), options, first_chains(64), 0, &problem.residual);
   expect_skewed_posterior(problem, chains, 0);
@@ -120,8 +120,7 @@ TEST(LearnedSampler, FollowsTheExactFlowUnderAMask) {
   options = options.for_probability_flow();
   options.settling = 12;
   options.batch = 8;
-  const Agreement agreement =
-      against_exact(posterior, run(posterior, posterior.fft(), options, first_chains(64)));
+  const Agreement agreement = against_exact(posterior, run(posterior, posterior.fft(), options, first_chains(64)));
   const double degrees = 2 * static_cast<double>(grid.pixels() - 1);
   EXPECT_NEAR(agreement.quadratic, 1, 0.01 + 5 * std::sqrt(2 / degrees / 64));
   EXPECT_NEAR(agreement.mean_error, 1, 5 * std::sqrt(2 / degrees));
@@ -154,7 +153,7 @@ TEST(LearnedSampler, LangevinSettlesWhereItsStepSays) {
 
 TEST(LearnedSampler, LangevinReachesASkewedPosterior) {
   const SkewedProblem problem;
-  HmcOptions options = HmcOptions().for_residual(1e-3).for_langevin();
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05).for_langevin();
   options.batch = 16;
   const auto chains = run(problem.posterior, problem.posterior.fft(), options, first_chains(64), 0, &problem.residual);
   expect_skewed_posterior(problem, chains, 0.06);
@@ -166,7 +165,7 @@ TEST(LearnedSampler, PaperChainsEndInTheExactPosteriorOfAnotherPower) {
   const HostView2<float> from = red_power(grid, 0.01), to = red_power(grid, 0.003);
   const OtherPower residual(from, to);
   const ConvergencePosterior posterior(small_survey(grid), from, {}, 12), wanted(small_survey(grid), to, {}, 1);
-  HmcOptions options = HmcOptions().for_residual(1e-3);
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
   options.mode = HmcOptions::Mode::paper;
   options.batch = 12;
   options.paper_ode_end = 1e-6;
@@ -205,7 +204,7 @@ TEST(LearnedSampler, WithoutAResidualChainsKeepTheirBits) {
   const Grid grid{15, 16};
   const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 4);
   for (const auto mode : {HmcOptions::Mode::paper, HmcOptions::Mode::langevin}) {
-    HmcOptions options = HmcOptions().for_residual(1e-3).for_langevin();
+    HmcOptions options = HmcOptions().for_residual(1e-3, 0.05).for_langevin();
     options.mode = mode;
     options.paper_steps = 420;
     options.paper_min_steps = 2;
@@ -226,7 +225,7 @@ TEST(LearnedSampler, AChainDoesNotDependOnItsBatchOrOnPauses) {
   const ConvergencePosterior posterior(small_survey(grid), power, {false, true}, 5);
   const OtherPower residual(power, red_power(grid, 0.04));
   for (const auto mode : {HmcOptions::Mode::preconditioned, HmcOptions::Mode::paper, HmcOptions::Mode::langevin}) {
-    HmcOptions options = HmcOptions().for_residual(1e-3);
+    HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
     options.mode = mode;
     options.inner_steps = 2;
     options.ode_steps = 3;
@@ -250,7 +249,7 @@ TEST(LearnedSampler, AChainDoesNotDependOnItsBatchOrOnPauses) {
 TEST(LearnedSampler, LostChainsAreSetAsideAndTheOthersKeepTheirBits) {
   const Grid grid{10, 12};
   const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 3);
-  HmcOptions options = HmcOptions().for_residual(1e-3);
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
   options.batch = 3;
   options.chains_a_superchain = 1;
   const Nothing poison(static_cast<float>(options.sigma_start));
@@ -271,11 +270,11 @@ TEST(LearnedSampler, RefusesTemperaturesThatThePriorOrTheNoiseDoesNotAllow) {
   const Grid grid{8, 8};
   const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 4);
   const Nothing nothing;
-  HmcOptions options = HmcOptions().for_residual(1e-3);
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
   options.sigma_start = 3;
   EXPECT_THROW(run(posterior, posterior.fft(), options, {0}, 0, &nothing), Error);
   EXPECT_THROW(run(posterior, posterior.fft(), {}, {0}, 0, &nothing), Error) << "a tail at zero";
-  options = HmcOptions().for_residual(1e-3);
+  options = HmcOptions().for_residual(1e-3, 0.05);
   options.sigma_end = options.sigma_final = 0.2;
   EXPECT_THROW(run(posterior, posterior.fft(), options, {0}, 0, &nothing), Error);
 }
