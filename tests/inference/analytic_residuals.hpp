@@ -1,9 +1,9 @@
 // Residual scores known in closed form, in place of a network: each turns a Gaussian prior into another prior.
 #pragma once
 
-#include <atomic>
+#include <gtest/gtest.h>
+
 #include <cmath>
-#include <limits>
 
 #include "umbriel/inference/score_residual.hpp"
 #include "umbriel/inference/spectra.hpp"
@@ -20,6 +20,7 @@ class OtherPower final : public ScoreResidual {
                 const SpectrumBatch& residual) const override {
     const auto x = on_host(state), r = on_host(residual);
     const std::vector<float> temperature = download(sigma, static_cast<std::size_t>(n));
+    for (const float t : temperature) EXPECT_GT(t, 0);
     for (int i = 0; i < n; ++i) {
       const double t =
           static_cast<double>(temperature[static_cast<std::size_t>(i)]) * temperature[static_cast<std::size_t>(i)];
@@ -110,6 +111,7 @@ class MixturePixels final : public ScoreResidual {
     to_maps(space, fft_, n, state, scratch_, maps_);
     const auto host = on_host(maps_);
     const std::vector<float> temperature = download(sigma, static_cast<std::size_t>(n));
+    for (const float t : temperature) EXPECT_GT(t, 0);
     for (int i = 0; i < n; ++i) {
       const double s = temperature[static_cast<std::size_t>(i)], t = s * s;
       for (int y = 0; y < grid.height; ++y) {
