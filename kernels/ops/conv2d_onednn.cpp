@@ -5,6 +5,10 @@
 // padded array of one sample first, which costs a percent or two. oneDNN chooses the layout of the weights.
 #include <dnnl.hpp>
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 #include <array>
 #include <cstring>
 #include <map>
@@ -20,9 +24,20 @@ namespace {
 using Desc = dnnl::memory::desc;
 using Dims = dnnl::memory::dims;
 
-/// oneDNN's errors as ours.
+/// Left alone oneDNN takes an OpenMP thread a core whatever Kokkos does: two ranks on a machine, with a serial Kokkos each,
+/// would then wait for each other's threads. It gets as many as the kernels have. The setting is the calling thread's
+/// own, and primitives must be made and run under the same.
+void use_threads_of_kernels() {
+#ifdef _OPENMP
+  static const int threads = static_cast<int>(Space().concurrency());
+  omp_set_num_threads(threads);
+#endif
+}
+
+/// Every call of oneDNN goes through here: its threads are limited, and its errors become ours.
 template <class F>
 auto checked(const F& f) {
+  use_threads_of_kernels();
   try {
     return f();
   } catch (const dnnl::error& error) {
