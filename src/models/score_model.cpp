@@ -47,12 +47,13 @@ struct FilterOutput {
   ScoreFilters filters;
   SpectrumBatch state, transform, residual;
   View1<float> sigma;
-  float scale;
+  float scale, sigma_max;
 
   KOKKOS_INLINE_FUNCTION void operator()(int n, int ky, int kx) const {
     const auto f = filters(ky, kx, sigma(n));
     const Complex t = transform(n, ky, kx), a = state(n, ky, kx);
-    const float factor = scale * f.output, own = filters.gaussian ? 0.0f : f.gaussian;
+    const bool known = sigma(n) <= sigma_max;
+    const float factor = known ? scale * f.output : 0.0f, own = known && !filters.gaussian ? f.gaussian : 0.0f;
     residual(n, ky, kx) = Complex(factor * t.real() + own * a.real(), factor * t.imag() + own * a.imag());
   }
 };
@@ -229,6 +230,8 @@ ScoreEvaluator::ScoreEvaluator(const ScoreModel& model, const View1<float>& valu
       fft_(grid),
       model_(model.network()),
       filters_(filters_of(model.settings(), power)),
+      // Rounding must not put the last level that was trained beyond the end.
+      sigma_max_(1.0001f * static_cast<float>(model.settings().sigma_max)),
       network_([&] {
         const Record record(model, grid, tile_of_maps);
         return nn::FrozenNetwork(record.tape, record.output, values, std::move(options));
@@ -264,7 +267,7 @@ void ScoreEvaluator::residual(const Space& space, int n, const SpectrumBatch& st
     network_.run(space, Activations(input_).samples(0, m), features_, Activations(output_).samples(0, m));
     fft_.forward(space, output, spectra_, m);
     for_each_element("umbriel::score_residual", space, m, grid_.height, grid_.half_width(),
-                     FilterOutput{filters_, my_state, spectra_, my_residual, sigma_, scale});
+                     FilterOutput{filters_, my_state, spectra_, my_residual, sigma_, scale, sigma_max_});
   }
 }
 

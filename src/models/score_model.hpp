@@ -90,7 +90,8 @@ struct ScoreFilters {
   }
 };
 
-/// Evaluates the residual on maps of one grid with the frozen network. Not safe to use from two threads at a time.
+/// Evaluates the residual on maps of one grid with the frozen network. Above sigma_max, where the noise hides all but the
+/// field's variance, it is zero: the prior is Gaussian there. Not safe to use from two threads at a time.
 class ScoreEvaluator {
  public:
   /// @param values  weights, flat as the network's parameters
@@ -112,6 +113,7 @@ class ScoreEvaluator {
   RealFft fft_;
   const Network& model_;
   ScoreFilters filters_;
+  float sigma_max_;
   nn::FrozenNetwork network_;
   SpectrumBatch spectra_;  // [2 tile, H, W/2+1]
   MapBatch maps_;          // [2 tile, H, W]
