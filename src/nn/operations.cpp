@@ -85,8 +85,6 @@ void ConvolutionOperation::backward(const Space& space, const Tape& tape) {
     const ConstActivations kept = derivative_from_output(activation) ? tape.value(output) : Activations(before_);
     activate_backward(space, activation, kept, dy, dy, false);
   }
-  if (inputs.size() > 1 && tape.wants_gradient(inputs[1]))
-    copy_channels(space, dy, tape.gradient(inputs[1]), tape.accumulates(*this, 1));
   float* dbias = bias ? set.gradient(bias) : nullptr;
   const bool adds = tape.accumulates_parameter(*this, 0);
   if (transposed) {
@@ -102,6 +100,9 @@ void ConvolutionOperation::backward(const Space& space, const Tape& tape) {
   conv_->backward_weights(space, tape.value(inputs[0]), dy, set.gradient(weight), dbias, adds);
   if (tape.wants_gradient(inputs[0]))
     conv_->backward_data(space, dy, tape.gradient(inputs[0]), tape.accumulates(*this, 0));
+  // After the first input's, to which this adds where both are one value.
+  if (inputs.size() > 1 && tape.wants_gradient(inputs[1]))
+    copy_channels(space, dy, tape.gradient(inputs[1]), tape.accumulates(*this, 1));
 }
 
 // --- batch norm ------------------------------------------------------------------------------------------------------
@@ -122,6 +123,9 @@ BatchNormOperation::BatchNormOperation(Value x, Value residual, ParameterId gamm
 }
 
 void BatchNormOperation::plan(const Tape& tape) {
+  require(!tape.training() || inputs.size() == 1 || derivative_from_output(activation), ExitCode::usage,
+          std::string("a batch norm with a residual cannot be trained with the nonlinearity ").append(name_of(activation)),
+          "batch norm", "apply the nonlinearity behind it");
   const int channels = tape.extents(output).c;
   const auto c = static_cast<std::size_t>(channels);
   sums_ = View1<double>("umbriel::nn::moment_sums", 2 * c + 1);
@@ -230,12 +234,13 @@ void BatchNormOperation::backward(const Space& space, const Tape& tape) {
                        KeepNormGradients{sums_, set.gradient(gamma), set.gradient(beta), channels,
                                          tape.accumulates_parameter(*this, 0), tape.accumulates_parameter(*this, 1)});
   if (comm.size() > 1) all_reduce_sum(comm, space, sums_);
-  if (inputs.size() > 1 && tape.wants_gradient(inputs[1]))
-    copy_channels(space, dy, tape.gradient(inputs[1]), tape.accumulates(*this, 1));
   if (tape.wants_gradient(inputs[0])) {
     batch_norm_backward_data(space, x, dy, mean_.data(), rstd_.data(), scale_.data(), sums_, count_,
                              tape.gradient(inputs[0]), tape.accumulates(*this, 0));
   }
+  // After the first input's, to which this adds where both are one value.
+  if (inputs.size() > 1 && tape.wants_gradient(inputs[1]))
+    copy_channels(space, dy, tape.gradient(inputs[1]), tape.accumulates(*this, 1));
 }
 
 // --- group norm ------------------------------------------------------------------------------------------------------
