@@ -8,6 +8,7 @@
 
 #include <string>
 
+#include "fma.hpp"
 #include "umbriel/ops/conv2d.hpp"
 
 namespace umbriel::bench {
@@ -69,21 +70,13 @@ void convolution(benchmark::State& state, const LayerCase& layer, Pass pass, Bac
   state.counters["GFLOP/s"] = benchmark::Counter(conv.flops() * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// Peak of one core where the kernels run on the host: enough independent chains to hide the latency.
+/// See fma.hpp.
 void fma(benchmark::State& state) {
-  constexpr int chains = 192;
-  const float factor = 0.999f, term = 1e-3f;
-  float values[chains];
-  for (int i = 0; i < chains; ++i) values[i] = static_cast<float>(i);
   constexpr int repeats = 1000;
-  for (auto _ : state) {
-    for (int r = 0; r < repeats; ++r) {
-      for (int i = 0; i < chains; ++i) values[i] = values[i] * factor + term;
-    }
-    benchmark::DoNotOptimize(values);
-  }
+  float values[fma_chains] = {};
+  for (auto _ : state) multiply_add(values, repeats);
   state.counters["GFLOP/s"] =
-      benchmark::Counter(2e-9 * chains * repeats, benchmark::Counter::kIsIterationInvariantRate);
+      benchmark::Counter(1e-9 * fma_flops * repeats, benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(fma)->Unit(benchmark::kMicrosecond)->UseRealTime();
 

@@ -1,0 +1,125 @@
+/// Networks with random weights, ready to be timed: frozen, and in training. A configuration names the network, as in
+/// training (network.kind and what belongs to it); the input has two channels, the map and its Gaussian score.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "umbriel/models/network.hpp"
+#include "umbriel/mpi/gradient_reducer.hpp"
+#include "umbriel/nn/frozen.hpp"
+#include "umbriel/nn/initialise.hpp"
+#include "umbriel/nn/optimiser.hpp"
+#include "umbriel/ops/elementwise.hpp"
+
+namespace umbriel::bench {
+
+inline std::unique_ptr<Network> make_random_network(const Config& config) {
+  std::unique_ptr<Network> network = make_network(config, 2);
+  nn::initialise(network->parameters(), 1, nn::Initialisation::he_normal);
+  return network;
+}
+
+/// [batch, side, side, 2], neither constant nor zero.
+inline Tensor make_maps(int batch, int side) {
+  const Tensor maps("umbriel::bench::maps", batch, side, side, 2);
+  const View1<float> flat(maps.data(), maps.size());
+  const auto host = on_host(flat);
+  for (std::size_t i = 0; i < host.size(); ++i) host(i) = static_cast<float>(i * 7919 % 1009) / 504.0f - 1.0f;
+  Kokkos::deep_copy(flat, host);
+  return maps;
+}
+
+inline View1<float> make_sigma(int batch) {
+  const View1<float> sigma("umbriel::bench::sigma", static_cast<std::size_t>(batch));
+  Kokkos::deep_copy(sigma, 0.1f);
+  return sigma;
+}
+
+/// Evaluates the frozen network on a batch.
+class FrozenRun {
+ public:
+  FrozenRun(const Config& config, int side, int batch)
+      : network_(make_random_network(config)), maps_(make_maps(batch, side)), scores_("scores", batch, side, side, 1) {
+    nn::Tape record(network_->parameters(), false);
+    const nn::Value x = record.input({1, side, side, 2});
+    std::vector<nn::Scalars> noise;
+    for (int i = 0; i < network_->noise_features(); ++i) {
+      noise.push_back(record.scalars(1));
+      noise_.emplace_back("noise", static_cast<std::size_t>(batch));
+    }
+    const nn::Value y = network_->build(record, x, noise);
+    published_flops_ = record.flops();
+    frozen_ = std::make_unique<nn::FrozenNetwork>(record, y, network_->parameters().values());
+    network_->set_noise(Space(), batch, make_sigma(batch), noise_);
+  }
+
+  void operator()(const Space& space) const {
+    frozen_->run(space, maps_, noise_, scores_);
+    space.fence();
+  }
+
+  /// Of the batch: as computed, and before convolutions moved to coarser maps.
+  double flops() const { return frozen_->flops() * static_cast<double>(maps_.extent(0)); }
+  double published_flops() const { return published_flops_ * static_cast<double>(maps_.extent(0)); }
+  const nn::Tape& tape() const { return frozen_->tape(); }
+
+ private:
+  std::unique_ptr<Network> network_;
+  Tensor maps_, scores_;
+  std::vector<View1<float>> noise_;
+  std::unique_ptr<nn::FrozenNetwork> frozen_;
+  double published_flops_ = 0;
+};
+
+/// A training step: forward, the gradient of mean(y^2), backward with the sum over ranks, Adam.
+class TrainingRun {
+ public:
+  /// @param batch  on this rank
+  TrainingRun(const Config& config, int side, int batch, const Communicator& comm = {})
+      : network_(make_random_network(config)),
+        tape_(network_->parameters(), true, {Backend::automatic, Precision::float32, comm}),
+        optimiser_(nn::make_optimiser(network_->parameters(), {})),
+        reducer_(comm, network_->parameters().gradients()) {
+    const nn::Value x = tape_.input({batch, side, side, 2});
+    std::vector<nn::Scalars> noise;
+    for (int i = 0; i < network_->noise_features(); ++i) noise.push_back(tape_.scalars(batch));
+    output_ = network_->build(tape_, x, noise);
+    tape_.plan(output_);
+    scale_ = 2.0f / static_cast<float>(tape_.extents(output_).elements() * comm.size());
+    const Space space;
+    copy_channels(space, make_maps(batch, side), tape_.value(x));
+    std::vector<View1<float>> features;
+    for (const nn::Scalars handle : noise) features.push_back(tape_.scalars(handle));
+    network_->set_noise(space, batch, make_sigma(batch), features);
+  }
+
+  void operator()(const Space& space) {
+    tape_.forward(space);
+    set_output_gradient(space);
+    tape_.backward(space, [&](std::int64_t first) { reducer_.ready(space, first); });
+    reducer_.finish(space);
+    optimiser_->step(space, 1e-4);
+    space.fence();
+  }
+
+  void set_output_gradient(const Space& space) const {
+    const Activations y = tape_.value(output_);
+    linear_combination(space, scale_, y, 0.0f, y, tape_.gradient(output_));
+  }
+
+  /// Of a step on this rank; a backward pass takes twice the products of a forward one.
+  double flops() const { return 3 * tape_.flops(); }
+  const nn::Tape& tape() const { return tape_; }
+  nn::Optimiser& optimiser() { return *optimiser_; }
+
+ private:
+  std::unique_ptr<Network> network_;
+  nn::Tape tape_;
+  nn::Value output_;
+  float scale_ = 1;
+  std::unique_ptr<nn::Optimiser> optimiser_;
+  GradientReducer reducer_;
+};
+
+}  // namespace umbriel::bench
