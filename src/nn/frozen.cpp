@@ -5,7 +5,9 @@
 #include <functional>
 #include <map>
 
+#include "umbriel/core/loops.hpp"
 #include "umbriel/nn/operations.hpp"
+#include "umbriel/ops/activation_math.hpp"
 #include "umbriel/ops/elementwise.hpp"
 
 namespace umbriel::nn {
@@ -63,30 +65,40 @@ HostLayer on_coarse_map(const HostLayer& fine) {
   return coarse;
 }
 
-/// f(fine + bias + residual) from the four phases that a coarse 2 x 2 convolution computed: one row of the fine map.
+/// f(fine + bias + residual) from the four phases that a coarse 2 x 2 convolution computed.
+template <Activation f, bool adds_residual>
 struct Interleave {
   ConstActivations phases;  // [n, h + 1, w + 1, 4 C]
   const float* bias;
-  ConstActivations residual;  // [n, 2 h, 2 w, C] or [n, h, w, C], or empty
-  Activation activation;
-  Activations y;  // [n, 2 h, 2 w, C]
+  ConstActivations residual;  // [n, 2 h, 2 w, C] or [n, h, w, C]
+  Activations y;              // [n, 2 h, 2 w, C]
+  int shrink;                 // of the residual: 1 or 2
 
-  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t row) const {
-    const int n = static_cast<int>(row / y.extents.h), fine_y = static_cast<int>(row % y.extents.h);
-    const int c = y.extents.c, p = fine_y % 2;
-    const int shrink = residual.data != nullptr && residual.extents.h < y.extents.h ? 2 : 1;
-    for (int fine_x = 0; fine_x < y.extents.w; ++fine_x) {
-      const int q = fine_x % 2;
-      const float* from = &phases(n, fine_y / 2 + p, fine_x / 2 + q, (2 * p + q) * c);
-      float* to = &y(n, fine_y, fine_x, 0);
-      for (int i = 0; i < c; ++i) to[i] = from[i] + bias[i];
-      if (residual.data != nullptr) {
-        const float* more = &residual(n, fine_y / shrink, fine_x / shrink, 0);
-        for (int i = 0; i < c; ++i) to[i] += more[i];
-      }
-      if (activation == Activation::relu) {
-        for (int i = 0; i < c; ++i) to[i] = to[i] > 0 ? to[i] : 0;
-      }
+  /// Channels [first, last) of a fine pixel.
+  KOKKOS_INLINE_FUNCTION void pixel(int n, int fine_y, int fine_x, int first, int last) const {
+    const int p = fine_y % 2, q = fine_x % 2;
+    const float* from = &phases(n, fine_y / 2 + p, fine_x / 2 + q, (2 * p + q) * y.extents.c);
+    const float* more = adds_residual ? &residual(n, fine_y / shrink, fine_x / shrink, 0) : nullptr;
+    const float* add = bias;
+    float* to = &y(n, fine_y, fine_x, 0);
+    UMBRIEL_INDEPENDENT_ITERATIONS
+    for (int c = first; c < last; ++c) {
+      const float value = from[c] + add[c];
+      to[c] = activated<f>(adds_residual ? value + more[c] : value);
+    }
+  }
+
+  /// A row of y on a host, an element on a device.
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t index) const {
+    const int c = y.extents.c, w = y.extents.w, h = y.extents.h;
+    if constexpr (runs_on_host) {
+      const Interleave self = *this;
+      for (int x = 0; x < w; ++x) self.pixel(static_cast<int>(index / h), static_cast<int>(index % h), x, 0, c);
+    } else {
+      const std::int64_t row = index / c / w;
+      const int channel = static_cast<int>(index % c);
+      pixel(static_cast<int>(row / h), static_cast<int>(row % h), static_cast<int>(index / c % w), channel,
+            channel + 1);
     }
   }
 };
@@ -102,12 +114,21 @@ class InterleaveOperation final : public Operation {
   std::string_view name() const override { return "interleaving"; }
   void forward(const Space& space, const Tape& tape) override {
     const Activations y = tape.value(output);
-    const bool simple = activation == Activation::none || activation == Activation::relu;
-    Kokkos::parallel_for("umbriel::nn::interleave", Range(space, 0, static_cast<std::int64_t>(y.extents.n) * y.extents.h),
-                         Interleave{tape.value(inputs[0]), tape.parameters().value(bias),
-                                    inputs.size() > 1 ? ConstActivations(tape.value(inputs[1])) : ConstActivations(),
-                                    activation, y});
-    if (!simple) activate(space, activation, y, y);
+    const std::int64_t count =
+        runs_on_host ? static_cast<std::int64_t>(y.extents.n) * y.extents.h : y.extents.elements();
+    const Range range(space, 0, count);
+    const ConstActivations phases = tape.value(inputs[0]);
+    const float* b = tape.parameters().value(bias);
+    with_activation(activation, [&](auto f) {
+      if (inputs.size() > 1) {
+        const ConstActivations residual = tape.value(inputs[1]);
+        const int shrink = residual.extents.h < y.extents.h ? 2 : 1;
+        Kokkos::parallel_for("umbriel::nn::interleave", range,
+                             Interleave<f(), true>{phases, b, residual, y, shrink});
+      } else {
+        Kokkos::parallel_for("umbriel::nn::interleave", range, Interleave<f(), false>{phases, b, {}, y, 1});
+      }
+    });
   }
   void backward(const Space&, const Tape&) override {}
 
