@@ -1,5 +1,9 @@
 #include "umbriel/nn/tape.hpp"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <algorithm>
 
 #include "umbriel/nn/operations.hpp"
@@ -8,6 +12,23 @@ namespace umbriel::nn {
 namespace {
 
 std::size_t at(int index) { return static_cast<std::size_t>(index); }
+
+/// Zeros for activations, on a host in large pages where the system gives them on request: tens of MiB that are gone
+/// through again and again outrun the tables of small pages, which costs 1 to 2 % of a pass.
+View1<float> activation_memory(const std::string& label, std::int64_t floats) {
+  const auto memory = uninitialised<View1<float>>(label, static_cast<std::size_t>(floats));
+#ifdef __linux__
+  if constexpr (runs_on_host) {
+    constexpr std::uintptr_t large_page = std::uintptr_t{1} << 21;
+    const auto begin = (reinterpret_cast<std::uintptr_t>(memory.data()) + large_page - 1) / large_page * large_page;
+    const auto end = reinterpret_cast<std::uintptr_t>(memory.data() + floats) / large_page * large_page;
+    // Only advice: a system without large pages may refuse it.
+    if (begin < end) (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  }
+#endif
+  Kokkos::deep_copy(memory, 0.0f);
+  return memory;
+}
 
 }  // namespace
 
@@ -144,7 +165,7 @@ void Tape::plan(Value output) {
       (gradients ? node.gradient_offset : node.offset) = plan.offsets[i];
     }
     const std::string label = gradients ? "umbriel::nn::value_gradients" : "umbriel::nn::values";
-    return View1<float>(label, static_cast<std::size_t>(plan.total));
+    return activation_memory(label, plan.total);
   };
   memory_ = place(false);
   if (training_) {
