@@ -112,6 +112,17 @@ ScoreTask::ScoreTask(const Communicator& comm, const Config& config, std::uint64
   });
 }
 
+void ScoreTask::make_buffers(Size& size) {
+  if (size.examples.extent(0) > 0) return;
+  const Grid grid = size.maps->grid();
+  const int mine = size.training->batch();
+  size.examples = MapBatch("umbriel::examples", mine, grid.height, grid.width);
+  size.noise = MapBatch("umbriel::example_noise", mine, grid.height, grid.width);
+  size.sigma = View1<float>("umbriel::example_sigma", mine);
+  size.losses = View1<double>("umbriel::losses", mine);
+  size.keys = View1<DrawKey>("umbriel::example_keys", mine);
+}
+
 void ScoreTask::draw_noise(const Space& space, Size& size, std::uint32_t stream, std::int64_t first, int n) {
   const auto index = static_cast<std::uint32_t>(&size - sizes_.data());
   std::vector<DrawKey> keys;
@@ -126,15 +137,8 @@ std::vector<double> ScoreTask::gradients(const Space& space, std::int64_t step,
                                          const std::function<void(std::int64_t)>& ready) {
   Size& size = sizes_[static_cast<std::size_t>(step) % sizes_.size()];
   const auto index = static_cast<std::uint32_t>(&size - sizes_.data());
-  const Grid grid = size.maps->grid();
   const int mine = size.training->batch();
-  if (size.examples.extent(0) == 0) {
-    size.examples = MapBatch("umbriel::examples", mine, grid.height, grid.width);
-    size.noise = MapBatch("umbriel::example_noise", mine, grid.height, grid.width);
-    size.sigma = View1<float>("umbriel::example_sigma", mine);
-    size.losses = View1<double>("umbriel::losses", mine);
-    size.keys = View1<DrawKey>("umbriel::example_keys", mine);
-  }
+  make_buffers(size);
   const std::int64_t visit = step / static_cast<std::int64_t>(sizes_.size());
   const ShardRange share = shard_range(size.batch, comm_.rank(), comm_.size());
   const std::int64_t first = visit * size.batch + share.first;
@@ -163,6 +167,7 @@ std::vector<double> ScoreTask::gradients(const Space& space, std::int64_t step,
 std::vector<std::pair<std::string, double>> ScoreTask::validate(const Space& space, const View1<float>& values) {
   // The share of each rank, one map at a time: what a map gives depends on nothing but the map.
   Size& size = sizes_[0];
+  make_buffers(size);  // a resumed training may come here before a step of this size
   const Grid grid = size.maps->grid();
   const auto levels = std::size(validated_levels);
   std::vector<ExactSum> sums(2 * levels);

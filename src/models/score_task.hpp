@@ -42,6 +42,7 @@ class ScoreTask final : public nn::TrainingTask {
   /// Prior spectrum as lines "multipole C_l", and pixel sizes in arcminutes: what a survey's prior should agree with.
   std::string spectrum_text() const;
   std::string pixels_text() const;
+
  private:
   /// One size of map.
   struct Size {
@@ -55,6 +56,7 @@ class ScoreTask final : public nn::TrainingTask {
     View1<double> losses;
     View1<DrawKey> keys;
   };
+  static void make_buffers(Size& size);
   void draw_noise(const Space& space, Size& size, std::uint32_t stream, std::int64_t first, int n);
 
   Communicator comm_;
