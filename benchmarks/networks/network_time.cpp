@@ -115,6 +115,7 @@ class Profile {
 
 void profile_forward(Profile& profile, const Space& space, const Tape& tape, int repeat) {
   for (const auto& operation : tape.operations()) {
+    if (tape.left_out(operation->output)) continue;
     profile.add(described(tape, *operation), operation->flops(tape), repeat, [&] {
       operation->forward(space, tape);
       space.fence();
@@ -125,7 +126,7 @@ void profile_forward(Profile& profile, const Space& space, const Tape& tape, int
 void profile_backward(Profile& profile, const Space& space, const Tape& tape, int repeat) {
   for (std::size_t i = tape.operations().size(); i-- > 0;) {
     Operation& operation = *tape.operations()[i];
-    if (!tape.wants_gradient(operation.output)) continue;
+    if (!tape.wants_gradient(operation.output) || tape.left_out(operation.output)) continue;
     profile.add("backward " + described(tape, operation), 2 * operation.flops(tape), repeat, [&] {
       operation.backward(space, tape);
       space.fence();

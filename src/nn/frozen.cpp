@@ -5,9 +5,8 @@
 #include <functional>
 #include <map>
 
-#include "umbriel/core/loops.hpp"
 #include "umbriel/nn/operations.hpp"
-#include "umbriel/ops/activation_math.hpp"
+#include "umbriel/nn/phases.hpp"
 #include "umbriel/ops/elementwise.hpp"
 
 namespace umbriel::nn {
@@ -37,71 +36,19 @@ std::vector<float> to_host(const View1<float>& view) {
   return {host.data(), host.data() + host.size()};
 }
 
-/// The 3 x 3 kernel on a map upsampled by two as a 2 x 2 kernel on the coarse map, with four times the channels. Fine
-/// pixel (2 i + p, 2 j + q) sees coarse rows i + p - 1 and i + p, columns j + q - 1 and j + q: window (i + p, j + q) of
-/// the map padded by one.
+/// A 3 x 3 layer of a map upsampled by two as a 2 x 2 one of the coarse map (phases.hpp).
 HostLayer on_coarse_map(const HostLayer& fine) {
-  const Conv2dGeometry& g = fine.geometry;
-  HostLayer coarse{{g.c_in, 4 * g.c_out, 2, 2, 1, 1, 1, g.padding, 1}, {}, fine.bias};
-  coarse.weight.assign(static_cast<std::size_t>(coarse.geometry.weights()), 0.0f);
-  for (int p = 0; p < 2; ++p) {
-    for (int q = 0; q < 2; ++q) {
-      for (int ky = 0; ky < 3; ++ky) {
-        for (int kx = 0; kx < 3; ++kx) {
-          // Row 2 i + p + ky - 1 of the fine map is row i + floor((p + ky - 1) / 2) of the coarse one.
-          const int row = (p + ky + 1) / 2 - p, column = (q + kx + 1) / 2 - q;
-          for (int ci = 0; ci < g.c_in; ++ci) {
-            for (int co = 0; co < g.c_out; ++co) {
-              const auto from = static_cast<std::size_t>(((ky * 3 + kx) * g.c_in + ci) * g.c_out + co);
-              const auto to = static_cast<std::size_t>(((row * 2 + column) * g.c_in + ci) * 4 * g.c_out +
-                                                       (2 * p + q) * g.c_out + co);
-              coarse.weight[to] += fine.weight[from];
-            }
-          }
-        }
-      }
-    }
-  }
+  const Space space;
+  HostLayer coarse{phase_geometry(fine.geometry), {}, fine.bias};
+  const View1<float> weights("fine", fine.weight.size());
+  const View1<float> phases("phases", static_cast<std::size_t>(coarse.geometry.weights()));
+  Kokkos::deep_copy(weights, Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(fine.weight.data(),
+                                                                                             fine.weight.size()));
+  phase_weights(space, fine.geometry, weights.data(), phases.data());
+  space.fence();
+  coarse.weight = to_host(phases);
   return coarse;
 }
-
-/// f(fine + bias + residual) from the four phases that a coarse 2 x 2 convolution computed.
-template <Activation f, bool adds_residual>
-struct Interleave {
-  ConstActivations phases;  // [n, h + 1, w + 1, 4 C]
-  const float* bias;
-  ConstActivations residual;  // [n, 2 h, 2 w, C] or [n, h, w, C]
-  Activations y;              // [n, 2 h, 2 w, C]
-  int shrink;                 // of the residual: 1 or 2
-
-  /// Channels [first, last) of a fine pixel.
-  KOKKOS_INLINE_FUNCTION void pixel(int n, int fine_y, int fine_x, int first, int last) const {
-    const int p = fine_y % 2, q = fine_x % 2;
-    const float* from = &phases(n, fine_y / 2 + p, fine_x / 2 + q, (2 * p + q) * y.extents.c);
-    const float* more = adds_residual ? &residual(n, fine_y / shrink, fine_x / shrink, 0) : nullptr;
-    const float* add = bias;
-    float* to = &y(n, fine_y, fine_x, 0);
-    UMBRIEL_INDEPENDENT_ITERATIONS
-    for (int c = first; c < last; ++c) {
-      const float value = from[c] + add[c];
-      to[c] = activated<f>(adds_residual ? value + more[c] : value);
-    }
-  }
-
-  /// A row of y on a host, an element on a device.
-  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t index) const {
-    const int c = y.extents.c, w = y.extents.w, h = y.extents.h;
-    if constexpr (runs_on_host) {
-      const Interleave self = *this;
-      for (int x = 0; x < w; ++x) self.pixel(static_cast<int>(index / h), static_cast<int>(index % h), x, 0, c);
-    } else {
-      const std::int64_t row = index / c / w;
-      const int channel = static_cast<int>(index % c);
-      pixel(static_cast<int>(row / h), static_cast<int>(row % h), static_cast<int>(index / c % w), channel,
-            channel + 1);
-    }
-  }
-};
 
 class InterleaveOperation final : public Operation {
  public:
@@ -113,22 +60,8 @@ class InterleaveOperation final : public Operation {
   }
   std::string_view name() const override { return "interleaving"; }
   void forward(const Space& space, const Tape& tape) override {
-    const Activations y = tape.value(output);
-    const std::int64_t count =
-        runs_on_host ? static_cast<std::int64_t>(y.extents.n) * y.extents.h : y.extents.elements();
-    const Range range(space, 0, count);
-    const ConstActivations phases = tape.value(inputs[0]);
-    const float* b = tape.parameters().value(bias);
-    with_activation(activation, [&](auto f) {
-      if (inputs.size() > 1) {
-        const ConstActivations residual = tape.value(inputs[1]);
-        const int shrink = residual.extents.h < y.extents.h ? 2 : 1;
-        Kokkos::parallel_for("umbriel::nn::interleave", range,
-                             Interleave<f(), true>{phases, b, residual, y, shrink});
-      } else {
-        Kokkos::parallel_for("umbriel::nn::interleave", range, Interleave<f(), false>{phases, b, {}, y, 1});
-      }
-    });
+    const ConstActivations residual = inputs.size() > 1 ? ConstActivations(tape.value(inputs[1])) : ConstActivations();
+    interleave(space, tape.value(inputs[0]), tape.parameters().value(bias), residual, activation, tape.value(output));
   }
   void backward(const Space&, const Tape&) override {}
 
@@ -228,10 +161,7 @@ class Freezer {
       const bool all = std::all_of(consumers(up->output).begin(), consumers(up->output).end(), [&](int reader) {
         const auto* c = dynamic_cast<const ConvolutionOperation*>(&at(reader));
         if (c == nullptr || c->transposed || c->inputs[0] != up->output) return false;
-        const Conv2dGeometry& g = c->geometry;
-        const bool three = g.kernel_y == 3 && g.kernel_x == 3 && g.pad_y == 1 && g.pad_x == 1;
-        const bool one = g.kernel_y == 1 && g.kernel_x == 1 && g.pad_y == 0 && g.pad_x == 0;
-        return g.stride == 1 && g.groups == 1 && (one || three) && !(c->inputs.size() > 1 && c->inputs[1] == up->output);
+        return suits_coarse_map(c->geometry) && !(c->inputs.size() > 1 && c->inputs[1] == up->output);
       });
       if (!all || consumers(up->output).empty()) continue;
       absorbed_[static_cast<std::size_t>(up->position)] = true;

@@ -1,6 +1,7 @@
 #include "umbriel/nn/operations.hpp"
 
 #include "umbriel/mpi/collectives.hpp"
+#include "umbriel/nn/phases.hpp"
 #include "umbriel/ops/elementwise.hpp"
 #include "umbriel/ops/normalization.hpp"
 #include "umbriel/ops/resample.hpp"
@@ -18,10 +19,71 @@ ConvolutionOperation::ConvolutionOperation(Value x, Value residual, Conv2dGeomet
   if (bias) parameters.push_back(bias);
 }
 
+/// A 3 x 3 convolution by phases (phases.hpp); a 1 x 1 one of the coarse map, which is then upsampled.
+struct ConvolutionOperation::OnCoarseMap {
+  const Conv2dGeometry fine;
+  const bool by_phases;
+  Conv2d conv;
+  Tensor result;                   // of conv, and its gradient on the way back
+  View1<float> weights, dweights;  // of the phases
+
+  OnCoarseMap(const Conv2dGeometry& geometry, Extents coarse, const Options& options)
+      : fine(geometry),
+        by_phases(geometry.kernel_y == 3),
+        conv(by_phases ? phase_geometry(geometry) : geometry, coarse, true, options.backend, options.precision) {
+    const Extents e = conv.output();
+    result = uninitialised<Tensor>("umbriel::nn::coarse_result", e.n, e.h, e.w, e.c);
+    if (!by_phases) return;
+    weights = View1<float>("umbriel::nn::phase_weights", static_cast<std::size_t>(conv.geometry().weights()));
+    dweights = View1<float>("umbriel::nn::phase_gradients", static_cast<std::size_t>(conv.geometry().weights()));
+  }
+
+  void set_weights(const Space& space, const float* values) {
+    if (by_phases) phase_weights(space, fine, values, weights.data());
+    conv.set_weights(space, by_phases ? weights.data() : values);
+  }
+
+  /// y = conv(x upsampled) + bias
+  void forward(const Space& space, ConstActivations x, const float* bias, Activations y) const {
+    conv.forward(space, x, by_phases ? nullptr : bias, {}, Activation::none, result);
+    if (by_phases) {
+      interleave(space, result, bias, {}, Activation::none, y);
+    } else {
+      upsample_nearest(space, result, 2, y);
+    }
+  }
+
+  /// @param dx  of the coarse map, or empty
+  void backward(const Space& space, ConstActivations x, ConstActivations dy, float* dw, bool adds, Activations dx,
+                bool accumulate) const {
+    if (by_phases) {
+      separate(space, dy, result);
+      conv.backward_weights(space, x, result, dweights.data(), nullptr, false);
+      fine_weights_gradient(space, fine, dweights.data(), dw, adds);
+    } else {
+      upsample_nearest_backward(space, dy, 2, result, false);
+      conv.backward_weights(space, x, result, dw, nullptr, adds);
+    }
+    if (dx) conv.backward_data(space, result, dx, accumulate);
+  }
+};
+
+ConvolutionOperation::~ConvolutionOperation() = default;
+
+bool ConvolutionOperation::suits_coarse_map() const {
+  // Periodic maps of phases have no period of their own, which would make their gradients slow.
+  return !transposed && inputs.size() == 1 && nn::suits_coarse_map(geometry) &&
+         (geometry.kernel_y == 1 || geometry.padding == Padding::zeros);
+}
+
 void ConvolutionOperation::plan(const Tape& tape) {
   const Extents wide = tape.extents(transposed ? output : inputs[0]);
-  conv_ = std::make_unique<Conv2d>(geometry, wide, tape.training() || transposed, tape.options().backend,
-                                   tape.options().precision);
+  if (tape.left_out(inputs[0])) {
+    coarse_ = std::make_unique<OnCoarseMap>(geometry, Extents{wide.n, wide.h / 2, wide.w / 2, wide.c}, tape.options());
+  } else {
+    conv_ = std::make_unique<Conv2d>(geometry, wide, tape.training() || transposed, tape.options().backend,
+                                     tape.options().precision);
+  }
   const bool keeps_input = tape.training() && !derivative_from_output(activation);
   if (keeps_input || (transposed && (bias || activation != Activation::none))) {
     const Extents e = tape.extents(output);
@@ -30,6 +92,7 @@ void ConvolutionOperation::plan(const Tape& tape) {
 }
 
 double ConvolutionOperation::flops(const Tape& tape) const {
+  if (coarse_) return coarse_->conv.flops();
   const Extents narrow = tape.extents(transposed ? inputs[0] : output);
   return 2.0 * static_cast<double>(narrow.pixels()) * static_cast<double>(geometry.weights());
 }
@@ -52,6 +115,7 @@ struct AddBias {
 }  // namespace
 
 void ConvolutionOperation::load_parameters(const Space& space, const Tape& tape) {
+  if (coarse_) return coarse_->set_weights(space, tape.parameters().value(weight));
   conv_->set_weights(space, tape.parameters().value(weight));
 }
 
@@ -59,6 +123,12 @@ void ConvolutionOperation::forward(const Space& space, const Tape& tape) {
   const Activations x = tape.value(inputs[0]), y = tape.value(output);
   const float* b = bias ? tape.parameters().value(bias) : nullptr;
   const ConstActivations residual = inputs.size() > 1 ? ConstActivations(tape.value(inputs[1])) : ConstActivations();
+  if (coarse_) {
+    const Activations target = before_.data() ? Activations(before_) : y;
+    coarse_->forward(space, x, b, target);
+    if (activation != Activation::none) activate(space, activation, target, y);
+    return;
+  }
   if (!transposed && !before_.data()) {
     conv_->forward(space, x, b, residual, activation, y);
     return;
@@ -87,6 +157,12 @@ void ConvolutionOperation::backward(const Space& space, const Tape& tape) {
   }
   float* dbias = bias ? set.gradient(bias) : nullptr;
   const bool adds = tape.accumulates_parameter(*this, 0);
+  if (coarse_) {
+    const Activations dx = tape.wants_gradient(inputs[0]) ? tape.gradient(inputs[0]) : Activations();
+    coarse_->backward(space, tape.value(inputs[0]), dy, set.gradient(weight), adds, dx, tape.accumulates(*this, 0));
+    if (dbias) sum_pixels(space, dy, dbias, tape.accumulates_parameter(*this, 1));
+    return;
+  }
   if (transposed) {
     conv_->backward_weights(space, dy, tape.value(inputs[0]), set.gradient(weight), nullptr, adds);
     if (dbias) sum_pixels(space, dy, dbias, tape.accumulates_parameter(*this, 1));

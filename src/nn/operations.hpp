@@ -6,11 +6,15 @@
 
 namespace umbriel::nn {
 
-/// y = f(conv(x) + bias + residual); or with the transposed convolution, which takes no residual.
+/// y = f(conv(x) + bias + residual); or with the transposed convolution, which takes no residual. While training, where
+/// x is a map upsampled by two, it may run on the coarse map (Tape::left_out).
 class ConvolutionOperation final : public Operation {
  public:
   ConvolutionOperation(Value x, Value residual, Conv2dGeometry geometry, ParameterId weight, ParameterId bias,
                        Activation activation, bool transposed);
+  ~ConvolutionOperation() override;
+  /// True if it gives the same result from the coarse map where x is one upsampled by two.
+  bool suits_coarse_map() const;
   std::string_view name() const override { return transposed ? "transposed convolution" : "convolution"; }
   void plan(const Tape& tape) override;
   void load_parameters(const Space& space, const Tape& tape) override;
@@ -24,8 +28,10 @@ class ConvolutionOperation final : public Operation {
   const bool transposed;
 
  private:
+  struct OnCoarseMap;
   std::unique_ptr<Conv2d> conv_;
-  Tensor before_;  // what f is taken of, kept where the derivative of f needs it
+  std::unique_ptr<OnCoarseMap> coarse_;  // in place of conv_
+  Tensor before_;                        // what f is taken of, kept where the derivative of f needs it
 };
 
 /// y = f(batch_norm(x) + residual): moments of the batch on all ranks when training, running moments otherwise.

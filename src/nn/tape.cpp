@@ -84,7 +84,7 @@ double Tape::flops() const {
 }
 
 Tape::Place Tape::place_of(Value value) const {
-  Place place{value.index, 0};
+  Place place{left_out(value) ? nodes_[at(value.index)].upsampled_from : value.index, 0};
   while (nodes_[at(place.root)].part_of >= 0) {
     place.first_channel += nodes_[at(place.root)].first_channel;
     place.root = nodes_[at(place.root)].part_of;
@@ -111,7 +111,7 @@ std::vector<Lifetime> Tape::lifetimes(Value output, bool gradients, std::vector<
   roots.clear();
   for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
     const Node& node = nodes_[at(i)];
-    if (gradients && !node.wants_gradient) continue;
+    if ((gradients && !node.wants_gradient) || left_out({i})) continue;
     // Inputs are written before the first step; while training every value is kept for the way back.
     int first = node.producer, last = std::max(node.producer, 0);
     for (const int consumer : node.consumers) last = std::max(last, consumer);
@@ -137,8 +137,26 @@ double Tape::bytes(Value output) const {
   return floats * sizeof(float);
 }
 
+void Tape::leave_out_upsamplings() {
+  for (const auto& operation : operations_) {
+    const auto* up = dynamic_cast<const UpsampleOperation*>(operation.get());
+    if (up == nullptr || up->factor != 2 || up->output == output_) continue;
+    const std::vector<int>& readers = nodes_[at(up->output.index)].consumers;
+    const bool all = std::all_of(readers.begin(), readers.end(), [&](int reader) {
+      const auto* convolution = dynamic_cast<const ConvolutionOperation*>(operations_[at(reader)].get());
+      return convolution != nullptr && convolution->suits_coarse_map();
+    });
+    if (!all) continue;
+    nodes_[at(up->output.index)].upsampled_from = up->inputs[0].index;
+    std::vector<int>& coarse_readers = nodes_[at(up->inputs[0].index)].consumers;
+    coarse_readers.insert(coarse_readers.end(), readers.begin(), readers.end());
+    std::sort(coarse_readers.begin(), coarse_readers.end());
+  }
+}
+
 void Tape::plan(Value output) {
   output_ = output;
+  if (training_) leave_out_upsamplings();
   // A value lies inside the concatenation that reads it, if nobody reads it later: on the way back the concatenation's
   // gradient is then written first, and every other reader's is added.
   for (const auto& operation : operations_) {
@@ -191,8 +209,9 @@ void Tape::find_accumulation() {
     }
     runs_backward_[i] = written[at(operation.output.index)] && wants_gradient(operation.output);
     for (const Value input : operation.inputs) {
-      adds_[i].push_back(written[at(input.index)]);
-      if (runs_backward_[i]) written[at(input.index)] = true;
+      const std::size_t read = at(left_out(input) ? nodes_[at(input.index)].upsampled_from : input.index);
+      adds_[i].push_back(written[read]);
+      if (runs_backward_[i]) written[read] = true;
     }
     if (!runs_backward_[i]) continue;
     for (const ParameterId id : operation.parameters) {
@@ -223,7 +242,9 @@ void Tape::load_parameters(const Space& space) {
 
 void Tape::forward(const Space& space) {
   if (training_) load_parameters(space);
-  for (const auto& operation : operations_) operation->forward(space, *this);
+  for (const auto& operation : operations_) {
+    if (!left_out(operation->output)) operation->forward(space, *this);
+  }
 }
 
 void Tape::backward(const Space& space, const std::function<void(std::int64_t)>& ready) {

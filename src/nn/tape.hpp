@@ -95,8 +95,10 @@ class Tape {
   // --- running ---
   /// Makes the buffers. @param output  the value that the caller reads, and whose gradient it sets when training
   void plan(Value output);
+  /// @{ Of a value that is left out: the coarse map's.
   Activations value(Value value) const;
   Activations gradient(Value value) const;
+  /// @}
   const View1<float>& scalars(Scalars scalars) const { return scalars_[static_cast<std::size_t>(scalars.index)]; }
   /// Call it after parameters were set, before forward passes; while training each forward pass begins with it.
   void load_parameters(const Space& space);
@@ -106,6 +108,9 @@ class Tape {
   void backward(const Space& space, const std::function<void(std::int64_t)>& ready = {});
 
   // --- for operations ---
+  /// True if a value is a map upsampled by two that is never made, for while training all its readers are convolutions
+  /// that run on the coarse map instead.
+  bool left_out(Value value) const { return nodes_[static_cast<std::size_t>(value.index)].upsampled_from >= 0; }
   bool wants_gradient(Value value) const { return nodes_[static_cast<std::size_t>(value.index)].wants_gradient; }
   /// True if this operation's gradient of inputs[input] adds to what later operations have written.
   bool accumulates(const Operation& operation, int input) const;
@@ -120,6 +125,7 @@ class Tape {
     std::vector<int> consumers;
     int part_of = -1, first_channel = 0;  ///< the concatenation in whose memory this value lies
     std::int64_t offset = 0, gradient_offset = 0;
+    int upsampled_from = -1;  ///< left out: the coarse value
   };
   struct Place {
     int root;
@@ -128,6 +134,7 @@ class Tape {
   Place place_of(Value value) const;
   Activations slice(Value value, const View1<float>& memory, bool gradient) const;
   std::vector<Lifetime> lifetimes(Value output, bool gradients, std::vector<int>& roots) const;
+  void leave_out_upsamplings();
   void find_accumulation();
 
   const ParameterSet& parameters_;
