@@ -6,7 +6,8 @@ namespace umbriel {
 namespace {
 
 /// The scalars of a chain in one row: a table is simpler than a dataset each.
-constexpr std::size_t scalars = 5;  // chain, diverged, accept_rate, energy_error, score_evaluations
+// chain, diverged, accept_rate, energy_error, score_evaluations, density_evaluations
+constexpr std::size_t scalars = 6;
 
 /// The first line in which two configurations differ.
 std::string difference(const std::string& now, const std::string& then) {
@@ -44,7 +45,8 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
     log_density.insert(log_density.end(), chain.trace_log_density.begin(), chain.trace_log_density.end());
     tail.insert(tail.end(), chain.tail.begin(), chain.tail.end());
     for (const double value : {static_cast<double>(chain.chain), chain.diverged ? 1.0 : 0.0, chain.accept_rate,
-                               chain.energy_error, static_cast<double>(chain.score_evaluations)})
+                               chain.energy_error, static_cast<double>(chain.score_evaluations),
+                               static_cast<double>(chain.density_evaluations)})
       table.push_back(value);
   }
   const auto trace = static_cast<std::uint64_t>(options.trace_length());
@@ -57,7 +59,7 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
   hdf5.write_sharded<double>({"/tail", {}, "1", "monitored scalars"},
                              {total, static_cast<std::uint64_t>(options.tail) * monitored_quantities}, first, here,
                              tail.data());
-  hdf5.write_sharded<double>({"/table", {}, "1", "chain, diverged, accept_rate, energy_error, score_evaluations"},
+  hdf5.write_sharded<double>({"/table", {}, "1", "chain, diverged, accept_rate, energy_error, score_evaluations, density_evaluations"},
                              {total, scalars}, first, here, table.data());
   hdf5.attribute("/", "schema_version", static_cast<std::int64_t>(schema_version));
   hdf5.attribute("/", "command", std::string("checkpoint"));
@@ -90,6 +92,7 @@ std::vector<ChainResult> read_checkpoint(const std::string& path, const std::str
     chain.accept_rate = values[2];
     chain.energy_error = values[3];
     chain.score_evaluations = static_cast<std::int64_t>(values[4]);
+    chain.density_evaluations = static_cast<std::int64_t>(values[5]);
     chain.sample = file.read<float>("/sample", row, 1);
     chain.trace_sigma = file.read<float>("/sigma", row, 1);
     chain.trace_log_density = file.read<double>("/log_density", row, 1);

@@ -29,7 +29,6 @@ class LearnedPrior final : public ScoreResidual {
     evaluator_->residual(space, n, state, sigma, residual);
   }
   float sigma_min() const override { return static_cast<float>(model_.settings().sigma_min); }
-  float sigma_max() const override { return static_cast<float>(model_.settings().sigma_max); }
 
  private:
   std::string path_;

@@ -4,6 +4,7 @@
 #include "umbriel/app/reference.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/data/fits.hpp"
+#include "umbriel/inference/maximum_posterior.hpp"
 #include "umbriel/statistics/calibration.hpp"
 
 namespace umbriel {
@@ -16,6 +17,7 @@ ExitCode run_map(const CommandLine& line) {
   comm.together([&] {
     output = read_output(line.config);
     problem = std::make_unique<Problem>(read_problem(line.config));
+    if (problem->learned != nullptr) line.config.number("map.sigma", 0.02, problem->learned->sigma_min(), 10);
     know_all_keys(line.config);
     line.config.reject_unknown_keys();
   });
@@ -38,9 +40,18 @@ ExitCode run_map(const CommandLine& line) {
   log::info("Wiener mean: " + std::to_string(exact.iterations()) + " iterations");
   const std::vector<HostMap> wiener = maps_of(space, linear.fft(), wiener_state, linear.fields());
   std::vector<HostMap> best = wiener;  // the maximum of a Gaussian posterior is its mean
-  if (problem->model.reduced_shear) {
-    const ConvergencePosterior reduced(survey, problem->power, problem->model, 1);
-    best = maps_of(space, reduced.fft(), maximum_posterior(space, reduced, wiener_state), reduced.fields());
+  if (problem->model.reduced_shear || problem->learned != nullptr) {
+    const ConvergencePosterior posterior(survey, problem->power, problem->model, 1);
+    MaximumOptions options;
+    if (problem->learned != nullptr) {
+      // The maximum of a posterior smoothed by little noise: at less the network knows nothing, and a skewed prior's own
+      // maximum is far from its mass.
+      options.sigma = line.config.number("map.sigma", 0.02, problem->learned->sigma_min(), 10);
+      options.tolerance = 1e-3;  // what float32 networks can resolve
+    }
+    const SpectrumBatch maximum =
+        maximum_posterior(space, posterior, wiener_state, options, problem->learned.get());
+    best = maps_of(space, posterior.fft(), maximum, posterior.fields());
   }
 
   struct Product {

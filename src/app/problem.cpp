@@ -89,7 +89,16 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem&
     paper = config.choice("sampler.mode", "preconditioned", {"preconditioned", "paper"}) == "paper";
     if (paper) options.mode = HmcOptions::Mode::paper;
   } else {
-    options = method == "langevin" ? options.for_langevin() : options.for_probability_flow();
+    if (method == "langevin") {
+      options = options.for_langevin();
+    } else {
+      // The likelihood's noise bounds the temperature at which the exact flow can start.
+      options.sigma_start = number("sigma_start", std::min(options.sigma_start, 0.95 * sharpest_of(problem.survey)),
+                                   learned != nullptr ? learned->sigma_min() : 1e-6, hottest);
+      options.sigma_final = 0;
+      options = options.for_probability_flow();
+      if (learned != nullptr) options.ode_end = std::max(learned->sigma_min() * 1.0, options.ode_end);
+    }
   }
   options.batch = whole("batch", runs_on_host ? 2 : 64, 1, 65536);
   options.chains_a_superchain = whole("chains_a_superchain", options.chains_a_superchain, 1, 1 << 20);
@@ -160,6 +169,7 @@ void know_all_keys(const Config& config) {
                           "sampler.inner_steps",
                           "sampler.finish",
                           "prior.model",
+                          "map.sigma",
                           "compute.backend",
                           "compute.precision",
                           "reference.draws",

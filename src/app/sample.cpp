@@ -354,7 +354,12 @@ ExitCode run_sample(const CommandLine& line) {
             [](const ChainResult& c) { return c.accept_rate; });
   per_chain("energy_error", "largest energy error of a tested trajectory",
             [](const ChainResult& c) { return c.energy_error; });
-  per_chain("score_evaluations", "evaluations of the score", [](const ChainResult& c) { return c.score_evaluations; });
+  per_chain("score_evaluations", "evaluations of the score; with a learned prior, of its network",
+            [](const ChainResult& c) { return c.score_evaluations; });
+  if (problem.learned != nullptr) {
+    per_chain("density_evaluations", "evaluations of the exact part of the log-density and its score",
+              [](const ChainResult& c) { return c.density_evaluations; });
+  }
   per_chain("diverged", "1: set aside, a value was not finite",
             [](const ChainResult& c) { return static_cast<std::uint8_t>(c.diverged ? 1 : 0); });
   hdf5.write_sharded<double>({"/sample_stats/log_density", {"chain", "step"}, "1", "log-density at the temperature"},

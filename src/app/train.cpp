@@ -24,6 +24,8 @@ nn::TrainerOptions read_training(const Config& config, bool whitened) {
   schedule.total = o.steps;
   schedule.last = config.number("train.last_rate", 0, 0, schedule.rate);
   const std::vector<double> drops = config.numbers("train.drops", std::vector<double>{});
+  require(drops.empty() || schedule.kind == nn::Schedule::Kind::steps, ExitCode::usage,
+          "train.drops are for another schedule", config.where("train.drops"), "set train.schedule = \"steps\"");
   for (const double step : drops)
     schedule.factors.emplace_back(static_cast<std::int64_t>(step), config.number("train.drop_factor", 0.1, 1e-9, 1));
   nn::OptimiserOptions& optimiser = o.optimiser;

@@ -349,8 +349,9 @@ double HmcOptions::expected_evaluations(bool learned) const {
 
 HmcOptions HmcOptions::for_residual(double sigma_min, double sharpest) const {
   HmcOptions options = *this;
-  options.temperatures = 14;
-  options.settling = 8;
+  options.temperatures = 12;
+  options.settling = 3;
+  options.tail = 3;
   options.sigma_end = options.sigma_final = std::max(sigma_min, std::min(0.03, sharpest));
   options.sharpen = options.sigma_final <= sharpest;
   options.finish = Finish::ode;
@@ -438,23 +439,16 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
           "sampler.sigma_end", "choose a smaller one, or floor the noise map");
   if (residual != nullptr) {
     const bool paper = options.mode == HmcOptions::Mode::paper;
-    const double hottest = paper ? options.paper_start : options.sigma_start;
     double coldest = paper ? std::min(options.paper_floor, std::sqrt(options.paper_ode_end))
                            : std::min(options.sigma_end, options.sigma_final);
     if (!paper && options.finish == HmcOptions::Finish::ode && options.ode_steps > 1)
       coldest = std::min(coldest, options.ode_end);
-    require(coldest >= 0.9999 * static_cast<double>(residual->sigma_min()) &&
-                hottest <= 1.0001 * static_cast<double>(residual->sigma_max()),
-            ExitCode::usage,
+    require(coldest >= 0.9999 * static_cast<double>(residual->sigma_min()), ExitCode::usage,
             std::string("the learned prior knows temperatures from ")
                 .append(std::to_string(residual->sigma_min()))
-                .append(" to ")
-                .append(std::to_string(residual->sigma_max()))
-                .append(", the sampler asks for ")
-                .append(std::to_string(coldest))
-                .append(" to ")
-                .append(std::to_string(hottest)),
-            "[sampler]", "move the sampler's temperatures inside, or train for a wider range");
+                .append(", the sampler goes down to ")
+                .append(std::to_string(coldest)),
+            "[sampler]", "stay above, or train for less noise");
   }
   const Grid grid = density.grid();
   const int maps = options.batch * density.fields();

@@ -19,9 +19,8 @@ class ScoreResidual {
   virtual void evaluate(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,
                         const SpectrumBatch& residual) const = 0;
 
-  /// Least and largest sigma that the residual was learned for.
+  /// Least sigma that the residual was learned for. (Above the largest one the prior is Gaussian: it is zero there.)
   virtual float sigma_min() const = 0;
-  virtual float sigma_max() const = 0;
 };
 
 }  // namespace umbriel

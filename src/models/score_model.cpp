@@ -210,6 +210,8 @@ ScoreModel ScoreModel::load(const std::string& path) {
   require(entry(format_key) == format_name, ExitCode::input, "the file holds another kind of model, or a later version",
           path, "give a file that `umbriel train score` wrote");
   const Config config = Config::parse(entry("umbriel.config"), path);
+  require(config.has("score.field_std"), ExitCode::input, "umbriel.config in the metadata lacks score.field_std", path,
+          "give the standard deviation of the fields it was trained on");
   ScoreModel model(config, 1.0);
   nn::load_weights(path, model.network_->parameters(), model.network_->parameters().values());
   model.metadata_ = metadata;

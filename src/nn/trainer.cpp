@@ -211,7 +211,9 @@ bool Trainer::run(const Space& space) {
     longest = std::max(longest, watch.seconds() - began);
     const double limit = 60 * options_.max_walltime_minutes;
     std::int64_t wishes = stop_signal_received() || (limit > 0 && watch.seconds() + 2 * longest + 5 > limit) ? 2 : 0;
-    if (wishes == 0 && watch.seconds() - last_checkpoint > 60 * options_.checkpoint_minutes) wishes = 1;
+    if (wishes == 0 && options_.checkpoint_minutes > 0 &&
+        watch.seconds() - last_checkpoint > 60 * options_.checkpoint_minutes)
+      wishes = 1;
     wishes = comm_.max(wishes);
     const bool due = options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0;
     if (wishes > 0 || due || last) {

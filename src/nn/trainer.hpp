@@ -47,7 +47,7 @@ struct TrainerOptions {
   std::int64_t validate_every = 1000;  ///< steps; the last step is always followed by a validation
   std::string identity;                ///< what a checkpoint must agree with to be resumed
   std::string stem;                    ///< STEM.checkpoint.h5, STEM.metrics.csv, STEM.metrics.jsonl, STEM.validation.csv
-  double checkpoint_minutes = 10;
+  double checkpoint_minutes = 10;      ///< 0: only when it is stopped, and at the end
   std::int64_t checkpoint_steps = 0;  ///< also every so many steps; 0: never
   double max_walltime_minutes = 0;    ///< stop in order before it; 0: none
 };

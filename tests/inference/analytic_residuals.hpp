@@ -15,7 +15,6 @@ class OtherPower final : public ScoreResidual {
  public:
   OtherPower(const HostView2<float>& from, const HostView2<float>& to) : from_(from), to_(to) {}
   float sigma_min() const override { return 1e-3f; }
-  float sigma_max() const override { return 2; }
   void evaluate(const Space&, int n, const SpectrumBatch& state, const View1<float>& sigma,
                 const SpectrumBatch& residual) const override {
     const auto x = on_host(state), r = on_host(residual);
@@ -104,7 +103,6 @@ class MixturePixels final : public ScoreResidual {
         maps_("maps", max_batch, fft.grid().height, fft.grid().width),
         scratch_("scratch", max_batch, fft.grid().height, fft.grid().half_width()) {}
   float sigma_min() const override { return 1e-3f; }
-  float sigma_max() const override { return 2; }
   void evaluate(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,
                 const SpectrumBatch& residual) const override {
     const Grid grid = fft_.grid();

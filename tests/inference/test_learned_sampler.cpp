@@ -216,7 +216,6 @@ class Nothing final : public ScoreResidual {
  public:
   explicit Nothing(float poisoned_sigma = -1) : poisoned_sigma_(poisoned_sigma) {}
   float sigma_min() const override { return 1e-3f; }
-  float sigma_max() const override { return 2; }
   void evaluate(const Space&, int n, const SpectrumBatch& state, const View1<float>& sigma,
                 const SpectrumBatch& residual) const override {
     Kokkos::deep_copy(residual, Complex(0, 0));
