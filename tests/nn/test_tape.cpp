@@ -283,6 +283,41 @@ TEST(Network, OfConcatenationsThatShareMemoryAndThatCannot) {
   }
 }
 
+/// Convolutions of an upsampled map may run on the coarse one, whatever else reads that.
+TEST(Network, OfConvolutionsBehindUpsamplings) {
+  struct Layers {
+    Convolution three, point, last;
+  };
+  for (const Padding padding : {Padding::zeros, Padding::periodic}) {
+    for (const Activation f : every_activation) {
+      for (const int variant : {0, 1, 2, 3, 4}) {
+        check(std::string(name_of(f)).append(", variant ").append(std::to_string(variant)).c_str(),
+              [&](ParameterSet& set) {
+                Convolution::Settings three, point;
+                three.padding = padding;
+                point.kernel = 1;
+                return Layers{Convolution(set, "three", 3, 3, three), Convolution(set, "point", 3, 3, point),
+                              Convolution(set, "last", 6, 2, three)};
+              },
+              [&](Tape& tape, const Layers& l) {
+                const Value x = l.point(tape, tape.input({2, 3, 5, 3}), Activation::tanh), up = upsample(tape, x, 2);
+                const Value a = l.three(tape, up, f);
+                switch (variant) {
+                  case 0: return product(tape, a, l.point(tape, up, f));              // two readers
+                  case 1: return product(tape, a, up);                                // and one that needs the map
+                  case 2: return l.last(tape, upsample(tape, tape.concatenate({l.three(tape, x), x}), 2));
+                  case 3: return sum(tape, average_pool(tape, l.point(tape, a), 2), x);  // the coarse map again, later
+                  default: {  // the coarse map lies in what is upsampled next, and one layer reads both
+                    const Value c = tape.concatenate({average_pool(tape, a, 2), x});
+                    return l.last(tape, upsample(tape, c, 2), f);
+                  }
+                }
+              });
+      }
+    }
+  }
+}
+
 TEST(Network, IgnoresWhatItsOutputDoesNotNeed) {
   ParameterSet set;
   const ParameterId a = declare_leaf(set, "a", {1, 3, 4, 2}), unused = declare_leaf(set, "unused", {1, 3, 4, 2});
