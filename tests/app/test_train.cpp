@@ -171,11 +171,11 @@ TEST(Train, MakesAPriorToSampleUnder) {
     int code;
     const char* word;
   };
-  for (const Bad& bad : {Bad{"--set prior.model=cl.txt", 3, "cl.txt"},
-                         Bad{"--set prior.model=short.safetensors", 3, "short.safetensors"},
-                         Bad{"--set prior.model=nowhere.safetensors", 5, "nowhere.safetensors"},
-                         Bad{"--set survey.pixel_arcmin=1.0", 2, "arcmin"},
-                         Bad{"--set survey.size=[31,32]", 2, "multiples of 2"}}) {
+  for (const Bad& bad :
+       {Bad{"--set prior.model=cl.txt", 3, "cl.txt"},
+        Bad{"--set prior.model=short.safetensors", 3, "short.safetensors"},
+        Bad{"--set prior.model=nowhere.safetensors", 5, "nowhere.safetensors"},
+        Bad{"--set survey.pixel_arcmin=1.0", 2, "arcmin"}, Bad{"--set survey.size=[31,32]", 2, "multiples of 2"}}) {
     SCOPED_TRACE(bad.arguments);
     const auto before = folder.files();
     const Outcome outcome = folder.umbriel(std::string("sample sample.toml ") + bad.arguments);

@@ -27,7 +27,8 @@ Modes transform(const Modes& in, Grid grid, int sign) {
       for (int y = 0; y < grid.height; ++y) {
         for (int x = 0; x < grid.width; ++x) {
           const double turns = static_cast<double>(ky * y) / grid.height + static_cast<double>(kx * x) / grid.width;
-          sum += in[static_cast<std::size_t>(y * grid.width + x)] * std::polar(1.0, sign * 2 * std::numbers::pi * turns);
+          sum +=
+              in[static_cast<std::size_t>(y * grid.width + x)] * std::polar(1.0, sign * 2 * std::numbers::pi * turns);
         }
       }
       out[static_cast<std::size_t>(ky * grid.width + kx)] = scale * sum;
@@ -180,7 +181,8 @@ TEST_P(ScoreModelOf, TrainsOnTheLossOfItsEquations) {
   };
 
   ScoreTraining training(*p.model, p.grid, p.half_power, n);
-  const MapBatch device_maps("maps", n, p.grid.height, p.grid.width), device_noise("noise", n, p.grid.height, p.grid.width);
+  const MapBatch device_maps("maps", n, p.grid.height, p.grid.width),
+      device_noise("noise", n, p.grid.height, p.grid.width);
   const View1<float> device_sigma("sigma", n);
   set_floats(device_maps.data(), maps);
   set_floats(device_noise.data(), noise);
@@ -290,7 +292,8 @@ TEST_P(ScoreModelOf, DenoisesByItsEquations) {
   Problem::Reference reference(p, sigma);
   const auto r = p.residual(reference, y, sigma);
   const ScoreEvaluator evaluator(*p.model, p.model->network().parameters().values(), p.grid, p.half_power);
-  const MapBatch device_maps("maps", 2, p.grid.height, p.grid.width), device_noise("noise", 2, p.grid.height, p.grid.width);
+  const MapBatch device_maps("maps", 2, p.grid.height, p.grid.width),
+      device_noise("noise", 2, p.grid.height, p.grid.width);
   set_floats(device_maps.data(), maps);
   set_floats(device_noise.data(), noise);
   const auto errors = denoising_errors(Space(), evaluator, p.grid, p.half_power, 2, device_maps, device_noise, 0.25f);
@@ -312,8 +315,9 @@ INSTANTIATE_TEST_SUITE_P(Cases, ScoreModelOf, ::testing::ValuesIn(cases),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(ScoreModel, IsLoadedAsItWasSaved) {
-  const std::string path = (std::filesystem::temp_directory_path() /
-                            ("umbriel-score-" + std::to_string(::getpid()) + ".safetensors")).string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / ("umbriel-score-" + std::to_string(::getpid()) + ".safetensors"))
+          .string();
   for (const Case& c : cases) {
     const Problem p(c);
     p.model->save(path, p.model->network().parameters().values(), {{"umbriel.more", "kept"}});

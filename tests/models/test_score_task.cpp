@@ -23,8 +23,8 @@ std::string spectrum_file() {
 }
 
 std::string configuration(const std::string& network, const std::string& data, int batch) {
-  return "[data]\nsimulate = {kind = \"lognormal\"}\nvalidation_maps = 3\n" + data +
-         "[prior]\npower_spectrum = \"" + spectrum_file() + "\"\n[score]\nsigma_min = 0.01\nsigma_max = 0.3\n[network]\n" + network +
+  return "[data]\nsimulate = {kind = \"lognormal\"}\nvalidation_maps = 3\n" + data + "[prior]\npower_spectrum = \"" +
+         spectrum_file() + "\"\n[score]\nsigma_min = 0.01\nsigma_max = 0.3\n[network]\n" + network +
          "[train]\nbatch = " + std::to_string(batch) + "\n";
 }
 
@@ -95,8 +95,8 @@ class ScoreTaskTest : public ::testing::Test {
 TEST_F(ScoreTaskTest, HasTheSameLossesOnAnyNumberOfRanks) {
   const std::pair<const char*, std::string> cases[] = {
       {"U-Net", configuration(unet, small_maps, 8)},
-      {"group norm, two sizes",
-       configuration(std::string(unet) + "norm = \"group\"\ngroups = 2\n", "sides = [16, 8]\npixel_arcmin = [0.5, 1]\n", 4)},
+      {"group norm, two sizes", configuration(std::string(unet) + "norm = \"group\"\ngroups = 2\n",
+                                              "sides = [16, 8]\npixel_arcmin = [0.5, 1]\n", 4)},
       {"batch norm", configuration("kind = \"uresnet18\"\n", small_maps, 4)},
   };
   for (const auto& [name, text] : cases) {
@@ -118,7 +118,8 @@ TEST_F(ScoreTaskTest, HasTheSameLossesOnAnyNumberOfRanks) {
                 1e-4 * alone.history().gradient_norm[0]);
     ASSERT_EQ(shared.history().names, alone.history().names);
     for (std::size_t i = 0; i < alone.history().values.size(); ++i)
-      EXPECT_NEAR(shared.history().values[i], alone.history().values[i], 1e-4 * (1 + std::fabs(alone.history().values[i])))
+      EXPECT_NEAR(shared.history().values[i], alone.history().values[i],
+                  1e-4 * (1 + std::fabs(alone.history().values[i])))
           << alone.history().names[i % alone.history().names.size()];
   }
 }

@@ -84,10 +84,9 @@ TEST(ScoreUNet, KnowsTheNoiseLevel) {
 }
 
 TEST(ScoreUNet, RefusesSettingsThatDoNotFit) {
-  for (const char* bad :
-       {"widths = []\nblocks = []", "widths = [4, 8]\nblocks = [1]", "widths = [4.5]\nblocks = [1]",
-        "widths = [4]\nblocks = [0]", "widths = [6]\nblocks = [1]\nnorm = \"group\"\ngroups = 4", "kind = \"unit\"",
-        "activation = \"gelu\""}) {
+  for (const char* bad : {"widths = []\nblocks = []", "widths = [4, 8]\nblocks = [1]", "widths = [4.5]\nblocks = [1]",
+                          "widths = [4]\nblocks = [0]", "widths = [6]\nblocks = [1]\nnorm = \"group\"\ngroups = 4",
+                          "kind = \"unit\"", "activation = \"gelu\""}) {
     try {
       network_of(std::string("[network]\n") + bad);
       ADD_FAILURE() << bad;
@@ -128,7 +127,8 @@ TEST(UResNet18, AgreesWithFloat64) {
   Doubles direction(kept.size(), 0.0);
   for (const nn::Parameter& p : network.parameters().parameters()) {
     double square = 0;
-    for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) square += std::pow(gradient[static_cast<std::size_t>(i)], 2);
+    for (std::int64_t i = p.offset; i < p.offset + p.size; ++i)
+      square += std::pow(gradient[static_cast<std::size_t>(i)], 2);
     ASSERT_GT(square, 0) << p.name;
     for (std::int64_t i = p.offset; i < p.offset + p.size; ++i)
       direction[static_cast<std::size_t>(i)] = gradient[static_cast<std::size_t>(i)] / std::sqrt(square);
@@ -137,7 +137,8 @@ TEST(UResNet18, AgreesWithFloat64) {
   for (std::size_t i = 0; i < direction.size(); ++i) along += direction[i] * gradient[i];
   constexpr double h = 1e-8;
   for (const int side : {0, 1}) {
-    for (std::size_t i = 0; i < kept.size(); ++i) reference.parameters[i] = kept[i] + (side == 0 ? -h : h) * direction[i];
+    for (std::size_t i = 0; i < kept.size(); ++i)
+      reference.parameters[i] = kept[i] + (side == 0 ? -h : h) * direction[i];
     const Doubles y = reference.evaluate(output);
     ends[side] = 0;
     for (std::size_t i = 0; i < y.size(); ++i) ends[side] += seed[i] * y[i];

@@ -57,8 +57,7 @@ inline void set_parameters(const ParameterSet& set, std::uint32_t stream = 1) {
     const bool matrix = p.shape.size() > 1 && p.role != Role::other;
     const double fan = matrix ? static_cast<double>(p.size) / p.shape.back() : 1;
     const double size = matrix ? 1.4 / std::sqrt(fan) : p.role == Role::other ? 1 : 0.3;
-    set_floats(set.values().data() + p.offset,
-               draw_normals(++stream, p.size, size, p.role == Role::scale ? 1 : 0));
+    set_floats(set.values().data() + p.offset, draw_normals(++stream, p.size, size, p.role == Role::scale ? 1 : 0));
   }
   for (const Parameter& b : set.buffers()) {
     const bool variance = b.name.ends_with("running_var");
@@ -144,12 +143,18 @@ class DoubleInterpreter {
   }
   static double apply(Activation f, double x) {
     switch (f) {
-      case Activation::none: return x;
-      case Activation::relu: return x > 0 ? x : 0;
-      case Activation::elu: return x > 0 ? x : std::exp(x) - 1;
-      case Activation::silu: return x / (1 + std::exp(-x));
-      case Activation::softplus: return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-      case Activation::tanh: return std::tanh(x);
+      case Activation::none:
+        return x;
+      case Activation::relu:
+        return x > 0 ? x : 0;
+      case Activation::elu:
+        return x > 0 ? x : std::exp(x) - 1;
+      case Activation::silu:
+        return x / (1 + std::exp(-x));
+      case Activation::softplus:
+        return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+      case Activation::tanh:
+        return std::tanh(x);
     }
     return x;
   }
@@ -168,7 +173,8 @@ class DoubleInterpreter {
         for (int ox = 0; ox < narrow.w; ++ox) {
           for (int ky = 0; ky < g.kernel_y; ++ky) {
             for (int kx = 0; kx < g.kernel_x; ++kx) {
-              const int iy = wrap(g.stride * oy + ky - g.pad_y, wide.h), ix = wrap(g.stride * ox + kx - g.pad_x, wide.w);
+              const int iy = wrap(g.stride * oy + ky - g.pad_y, wide.h),
+                        ix = wrap(g.stride * ox + kx - g.pad_x, wide.w);
               if (iy < 0 || iy >= wide.h || ix < 0 || ix >= wide.w) continue;
               for (int co = 0; co < g.c_out; ++co) {
                 for (int ci = 0; ci < c_in; ++ci) {
@@ -344,7 +350,8 @@ inline void expect_forward_and_gradients(Tape& tape, Value output, const Toleran
   }
   for (std::size_t i = 0; i < reference.scalars.size(); ++i) {
     const View1<float>& view = tape.scalars(Scalars{static_cast<int>(i)});
-    reference.scalars[i] = i < scalars.size() ? scalars[i] : draw_normals(++stream, static_cast<std::int64_t>(view.size()), 0.3, 1);
+    reference.scalars[i] =
+        i < scalars.size() ? scalars[i] : draw_normals(++stream, static_cast<std::int64_t>(view.size()), 0.3, 1);
     set_floats(view.data(), reference.scalars[i]);
   }
   if (!tape.training()) tape.load_parameters(space);

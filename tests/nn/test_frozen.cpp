@@ -24,7 +24,9 @@ std::multiset<std::string> check(const std::string& what, const ParameterSet& se
   SCOPED_TRACE(what);
   constexpr int samples = 5, tile = 2;
   const Space space;
-  const auto record = [&](Tape& tape, int n) { return build(tape, tape.input({n, input.h, input.w, input.c}), layers); };
+  const auto record = [&](Tape& tape, int n) {
+    return build(tape, tape.input({n, input.h, input.w, input.c}), layers);
+  };
   Tape plain(set, false);
   const Value expected_output = record(plain, samples);
   DoubleInterpreter reference(plain);
@@ -95,10 +97,9 @@ TEST(Frozen, FoldsBatchNormAndResidualsIntoConvolutions) {
     for (const bool bias : {false, true}) {
       ParameterSet set;
       const BlockLayers layers = declare_block(set, 3, 6, Padding::zeros, bias);
-      const auto left = check<BlockLayers>(name_of(f), set, layers, {0, 5, 7, 3},
-                                           [&](Tape& tape, Value x, const BlockLayers& l) {
-                                             return record_block(tape, x, l, f);
-                                           });
+      const auto left =
+          check<BlockLayers>(name_of(f), set, layers, {0, 5, 7, 3},
+                             [&](Tape& tape, Value x, const BlockLayers& l) { return record_block(tape, x, l, f); });
       EXPECT_EQ(left, (std::multiset<std::string>{"convolution", "convolution", "convolution"}));
     }
   }
@@ -111,12 +112,12 @@ TEST(Frozen, MovesConvolutionsBehindAnUpsamplingToTheCoarseMap) {
         ParameterSet set;
         const BlockLayers layers = declare_block(set, 3, 4, padding, true);
         // The 1 x 1 shortcut is read on the coarse map by the 3 x 3 convolution's epilogue.
-        const auto left = check<BlockLayers>(
-            std::string(name_of(f)) + (padding == Padding::zeros ? ", zeros" : ", periodic"), set, layers, e,
-            [&](Tape& tape, Value x, const BlockLayers& l) {
-              const Value up = upsample(tape, x, 2);
-              return l.norm2(tape, l.first(tape, up), f, l.norm3(tape, l.shortcut(tape, up), f));
-            });
+        const auto left =
+            check<BlockLayers>(std::string(name_of(f)) + (padding == Padding::zeros ? ", zeros" : ", periodic"), set,
+                               layers, e, [&](Tape& tape, Value x, const BlockLayers& l) {
+                                 const Value up = upsample(tape, x, 2);
+                                 return l.norm2(tape, l.first(tape, up), f, l.norm3(tape, l.shortcut(tape, up), f));
+                               });
         EXPECT_EQ(left.count("upsampling"), 0U);
         // Both read elsewhere too; a residual of the fine map's size; a plain 3 x 3.
         check<BlockLayers>("others", set, layers, e, [&](Tape& tape, Value x, const BlockLayers& l) {
@@ -171,8 +172,11 @@ TEST(Frozen, FusesOnlyWhatItMay) {
   const std::pair<const char*, std::function<Value(Tape&, Value, const BlockLayers&)>> variants[] = {
       {"a sum of two convolutions",
        [](Tape& t, Value x, const BlockLayers& l) { return sum(t, l.first(t, x), l.second(t, x)); }},
-      {"a weighted sum",
-       [](Tape& t, Value x, const BlockLayers& l) { return sum(t, l.first(t, x), x, 0.5f, 2.0f); }},
+      {"a weighted sum", [](Tape& t, Value x, const BlockLayers& l) { return sum(t, l.first(t, x), x, 0.5f, 2.0f); }},
+      {"a sum that weighs one",
+       [](Tape& t, Value x, const BlockLayers& l) {
+         return sum(t, sum(t, l.first(t, x), x, 0.5f, 1.0f), l.second(t, x), 1.0f, 2.0f);
+       }},
       {"a sum with itself",
        [](Tape& t, Value x, const BlockLayers& l) {
          const Value y = l.first(t, x);

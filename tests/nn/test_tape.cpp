@@ -101,17 +101,18 @@ TEST(Operation, BatchNorm) {
     for (const char* residual : {"none", "another", "the input"}) {
       const bool has = std::string(residual) != "none";
       if (has && f == Activation::silu) continue;
-      check((std::string(name_of(f)) + ", residual: " + residual).c_str(),
-            [&](ParameterSet& set) {
-              const ParameterId x = declare_leaf(set, "x", {3, 4, 5, 6}), r = declare_leaf(set, "r", {3, 4, 5, 6});
-              return std::tuple{x, r, BatchNorm(set, "norm", 6)};
-            },
-            [&](Tape& tape, const auto& layers) {
-              const auto& [x, r, norm] = layers;
-              const Value in = leaf(tape, x);
-              const Value y = norm(tape, in, f, !has ? Value{} : std::string(residual) == "another" ? leaf(tape, r) : in);
-              return has && std::string(residual) == "another" ? y : sum(tape, y, leaf(tape, r));
-            });
+      check(
+          (std::string(name_of(f)) + ", residual: " + residual).c_str(),
+          [&](ParameterSet& set) {
+            const ParameterId x = declare_leaf(set, "x", {3, 4, 5, 6}), r = declare_leaf(set, "r", {3, 4, 5, 6});
+            return std::tuple{x, r, BatchNorm(set, "norm", 6)};
+          },
+          [&](Tape& tape, const auto& layers) {
+            const auto& [x, r, norm] = layers;
+            const Value in = leaf(tape, x);
+            const Value y = norm(tape, in, f, !has ? Value{} : std::string(residual) == "another" ? leaf(tape, r) : in);
+            return has && std::string(residual) == "another" ? y : sum(tape, y, leaf(tape, r));
+          });
     }
   }
 }
@@ -130,12 +131,13 @@ TEST(Operation, BatchNormWithANonlinearityThatCannotFollowAResidualIsRefused) {
 TEST(Operation, GroupNorm) {
   for (const Activation f : every_activation) {
     for (const int groups : {1, 2, 6}) {
-      check(name_of(f),
-            [&](ParameterSet& set) {
-              const ParameterId x = declare_leaf(set, "x", {2, 4, 5, 6});
-              return std::pair{x, GroupNorm(set, "norm", 6, groups)};
-            },
-            [&](Tape& tape, const auto& layers) { return layers.second(tape, leaf(tape, layers.first), f); });
+      check(
+          name_of(f),
+          [&](ParameterSet& set) {
+            const ParameterId x = declare_leaf(set, "x", {2, 4, 5, 6});
+            return std::pair{x, GroupNorm(set, "norm", 6, groups)};
+          },
+          [&](Tape& tape, const auto& layers) { return layers.second(tape, leaf(tape, layers.first), f); });
     }
   }
 }
@@ -155,10 +157,19 @@ TEST(Operation, WithoutParametersOfItsOwn) {
       {"pool 3", [](Tape& t, Value a, Value, Value) { return average_pool(t, a, 3); }},
       {"upsampling 2", [](Tape& t, Value a, Value, Value) { return upsample(t, a, 2); }},
       {"upsampling 3", [](Tape& t, Value a, Value, Value) { return upsample(t, a, 3); }},
-      {"concatenation", [](Tape& t, Value a, Value b, Value) { return t.concatenate({b, a}); }},
-      {"concatenation with itself", [](Tape& t, Value a, Value b, Value) { return t.concatenate({a, b, a}); }},
+      {"concatenation",
+       [](Tape& t, Value a, Value b, Value) {
+         return t.concatenate({b, a});
+       }},
+      {"concatenation with itself",
+       [](Tape& t, Value a, Value b, Value) {
+         return t.concatenate({a, b, a});
+       }},
       {"scaling", [](Tape& t, Value a, Value, Value) { return scale_samples(t, a, t.scalars(2)); }},
-      {"plane", [](Tape& t, Value a, Value, Value) { return t.concatenate({a, plane(t, t.extents(a), t.scalars(2))}); }},
+      {"plane",
+       [](Tape& t, Value a, Value, Value) {
+         return t.concatenate({a, plane(t, t.extents(a), t.scalars(2))});
+       }},
   };
   for (const Activation f : every_activation)
     cases.push_back({name_of(f), [f](Tape& t, Value a, Value, Value) { return activation(t, a, f); }});
@@ -193,33 +204,35 @@ TEST(Network, OfResidualBlocksWithBatchNorm) {
     Convolution first, down, shortcut, up;
     BatchNorm norm, norm2, shortcut_norm, up_norm;
   };
-  check("residual blocks",
-        [](ParameterSet& set) {
-          Convolution::Settings plain, point;
-          plain.bias = point.bias = false;
-          point.kernel = 1;
-          Layers l;
-          l.first = Convolution(set, "first", 2, 5, plain);
-          l.down = Convolution(set, "down", 5, 5, plain);
-          l.shortcut = Convolution(set, "shortcut", 5, 7, point);
-          l.up = Convolution(set, "up", 5, 7, plain);
-          l.norm = BatchNorm(set, "norm", 5);
-          l.norm2 = BatchNorm(set, "norm2", 5);
-          l.shortcut_norm = BatchNorm(set, "shortcut_norm", 7);
-          l.up_norm = BatchNorm(set, "up_norm", 7);
-          return l;
-        },
-        [](Tape& tape, const Layers& l) {
-          const Value x = tape.input({4, 8, 8, 1});
-          const Scalars noise = tape.scalars(4), factor = tape.scalars(4);
-          const Value a = l.first(tape, tape.concatenate({x, plane(tape, tape.extents(x), noise)}));
-          const Value b = average_pool(tape, a, 2);
-          const Value c = l.norm2(tape, l.down(tape, l.norm(tape, l.down(tape, b), Activation::relu)), Activation::relu, b);
-          const Value d = upsample(tape, c, 2);
-          const Value e = l.up_norm(tape, l.up(tape, d), Activation::elu, l.shortcut_norm(tape, l.shortcut(tape, d)));
-          // a was read before and lies in the concatenation; e is read by it alone.
-          return scale_samples(tape, tape.concatenate({e, a}), factor);
-        });
+  check(
+      "residual blocks",
+      [](ParameterSet& set) {
+        Convolution::Settings plain, point;
+        plain.bias = point.bias = false;
+        point.kernel = 1;
+        Layers l;
+        l.first = Convolution(set, "first", 2, 5, plain);
+        l.down = Convolution(set, "down", 5, 5, plain);
+        l.shortcut = Convolution(set, "shortcut", 5, 7, point);
+        l.up = Convolution(set, "up", 5, 7, plain);
+        l.norm = BatchNorm(set, "norm", 5);
+        l.norm2 = BatchNorm(set, "norm2", 5);
+        l.shortcut_norm = BatchNorm(set, "shortcut_norm", 7);
+        l.up_norm = BatchNorm(set, "up_norm", 7);
+        return l;
+      },
+      [](Tape& tape, const Layers& l) {
+        const Value x = tape.input({4, 8, 8, 1});
+        const Scalars noise = tape.scalars(4), factor = tape.scalars(4);
+        const Value a = l.first(tape, tape.concatenate({x, plane(tape, tape.extents(x), noise)}));
+        const Value b = average_pool(tape, a, 2);
+        const Value c =
+            l.norm2(tape, l.down(tape, l.norm(tape, l.down(tape, b), Activation::relu)), Activation::relu, b);
+        const Value d = upsample(tape, c, 2);
+        const Value e = l.up_norm(tape, l.up(tape, d), Activation::elu, l.shortcut_norm(tape, l.shortcut(tape, d)));
+        // a was read before and lies in the concatenation; e is read by it alone.
+        return scale_samples(tape, tape.concatenate({e, a}), factor);
+      });
 }
 
 TEST(Network, OfTransposedStridedAndGroupedConvolutions) {
@@ -227,59 +240,67 @@ TEST(Network, OfTransposedStridedAndGroupedConvolutions) {
     Convolution narrow, grouped, widen, last;
     GroupNorm norm;
   };
-  check("encoder and decoder",
-        [](ParameterSet& set) {
-          Convolution::Settings narrow, grouped, widen;
-          narrow.stride = 2;
-          grouped.groups = 3;
-          grouped.padding = Padding::periodic;
-          widen.transposed = true;
-          widen.stride = 2;
-          widen.kernel = 4;
-          widen.pad = 1;
-          Layers l;
-          l.narrow = Convolution(set, "narrow", 2, 6, narrow);
-          l.grouped = Convolution(set, "grouped", 6, 6, grouped);
-          l.norm = GroupNorm(set, "norm", 6, 2);
-          l.widen = Convolution(set, "widen", 6, 4, widen);
-          l.last = Convolution(set, "last", 6, 1, Convolution::Settings{});
-          return l;
-        },
-        [](Tape& tape, const Layers& l) {
-          const Value x = tape.input({2, 6, 10, 2});
-          const Value a = l.narrow(tape, x, Activation::silu);
-          // One layer twice: its weights' gradients add.
-          const Value b = l.grouped(tape, l.norm(tape, l.grouped(tape, a, Activation::elu), Activation::silu));
-          const Value c = l.widen(tape, sum(tape, a, product(tape, a, b)), Activation::softplus);
-          return l.last(tape, tape.concatenate({c, x}), Activation::tanh);
-        });
+  check(
+      "encoder and decoder",
+      [](ParameterSet& set) {
+        Convolution::Settings narrow, grouped, widen;
+        narrow.stride = 2;
+        grouped.groups = 3;
+        grouped.padding = Padding::periodic;
+        widen.transposed = true;
+        widen.stride = 2;
+        widen.kernel = 4;
+        widen.pad = 1;
+        Layers l;
+        l.narrow = Convolution(set, "narrow", 2, 6, narrow);
+        l.grouped = Convolution(set, "grouped", 6, 6, grouped);
+        l.norm = GroupNorm(set, "norm", 6, 2);
+        l.widen = Convolution(set, "widen", 6, 4, widen);
+        l.last = Convolution(set, "last", 6, 1, Convolution::Settings{});
+        return l;
+      },
+      [](Tape& tape, const Layers& l) {
+        const Value x = tape.input({2, 6, 10, 2});
+        const Value a = l.narrow(tape, x, Activation::silu);
+        // One layer twice: its weights' gradients add.
+        const Value b = l.grouped(tape, l.norm(tape, l.grouped(tape, a, Activation::elu), Activation::silu));
+        const Value c = l.widen(tape, sum(tape, a, product(tape, a, b)), Activation::softplus);
+        return l.last(tape, tape.concatenate({c, x}), Activation::tanh);
+      });
 }
 
 /// Where the parts of a concatenation are read, and by whom, decides whether they can lie in its memory.
 TEST(Network, OfConcatenationsThatShareMemoryAndThatCannot) {
   for (const int variant : {0, 1, 2, 3, 4, 5}) {
-    check(std::string("variant ").append(std::to_string(variant)).c_str(),
-          [](ParameterSet& set) {
-            std::vector<Convolution> c;
-            for (const auto& [in, out] : {std::pair{2, 3}, {3, 3}, {6, 2}, {3, 3}, {8, 3}})
-              c.emplace_back(set, std::string("c").append(std::to_string(c.size())), in, out, Convolution::Settings{});
-            return c;
-          },
-          [&](Tape& tape, const std::vector<Convolution>& c) {
-            const Value x = tape.input({2, 5, 4, 2});
-            const Value a = c[0](tape, x, Activation::tanh);
-            const Value b = c[1](tape, a, Activation::silu);
-            const Value ab = tape.concatenate({a, b});
-            const Value d = c[2](tape, ab, Activation::elu);
-            switch (variant) {
-              case 0: return tape.concatenate({d, ab});                                   // one inside another
-              case 1: return tape.concatenate({ab, d, a});                                // read again later
-              case 2: return tape.concatenate({activation(tape, b, Activation::relu), ab});  // read before the outer one
-              case 3: return sum(tape, c[3](tape, a), c[4](tape, tape.concatenate({ab, d})));
-              case 4: return tape.concatenate({d, ab, d, x});
-              default: return product(tape, tape.concatenate({b, a}), ab);                // in two at once
-            }
-          });
+    check(
+        std::string("variant ").append(std::to_string(variant)).c_str(),
+        [](ParameterSet& set) {
+          std::vector<Convolution> c;
+          for (const auto& [in, out] : {std::pair{2, 3}, {3, 3}, {6, 2}, {3, 3}, {8, 3}})
+            c.emplace_back(set, std::string("c").append(std::to_string(c.size())), in, out, Convolution::Settings{});
+          return c;
+        },
+        [&](Tape& tape, const std::vector<Convolution>& c) {
+          const Value x = tape.input({2, 5, 4, 2});
+          const Value a = c[0](tape, x, Activation::tanh);
+          const Value b = c[1](tape, a, Activation::silu);
+          const Value ab = tape.concatenate({a, b});
+          const Value d = c[2](tape, ab, Activation::elu);
+          switch (variant) {
+            case 0:
+              return tape.concatenate({d, ab});  // one inside another
+            case 1:
+              return tape.concatenate({ab, d, a});  // read again later
+            case 2:
+              return tape.concatenate({activation(tape, b, Activation::relu), ab});  // read before the outer one
+            case 3:
+              return sum(tape, c[3](tape, a), c[4](tape, tape.concatenate({ab, d})));
+            case 4:
+              return tape.concatenate({d, ab, d, x});
+            default:
+              return product(tape, tape.concatenate({b, a}), ab);  // in two at once
+          }
+        });
   }
 }
 
@@ -291,28 +312,33 @@ TEST(Network, OfConvolutionsBehindUpsamplings) {
   for (const Padding padding : {Padding::zeros, Padding::periodic}) {
     for (const Activation f : every_activation) {
       for (const int variant : {0, 1, 2, 3, 4}) {
-        check(std::string(name_of(f)).append(", variant ").append(std::to_string(variant)).c_str(),
-              [&](ParameterSet& set) {
-                Convolution::Settings three, point;
-                three.padding = padding;
-                point.kernel = 1;
-                return Layers{Convolution(set, "three", 3, 3, three), Convolution(set, "point", 3, 3, point),
-                              Convolution(set, "last", 6, 2, three)};
-              },
-              [&](Tape& tape, const Layers& l) {
-                const Value x = l.point(tape, tape.input({2, 3, 5, 3}), Activation::tanh), up = upsample(tape, x, 2);
-                const Value a = l.three(tape, up, f);
-                switch (variant) {
-                  case 0: return product(tape, a, l.point(tape, up, f));              // two readers
-                  case 1: return product(tape, a, up);                                // and one that needs the map
-                  case 2: return l.last(tape, upsample(tape, tape.concatenate({l.three(tape, x), x}), 2));
-                  case 3: return sum(tape, average_pool(tape, l.point(tape, a), 2), x);  // the coarse map again, later
-                  default: {  // the coarse map lies in what is upsampled next, and one layer reads both
-                    const Value c = tape.concatenate({average_pool(tape, a, 2), x});
-                    return l.last(tape, upsample(tape, c, 2), f);
-                  }
+        check(
+            std::string(name_of(f)).append(", variant ").append(std::to_string(variant)).c_str(),
+            [&](ParameterSet& set) {
+              Convolution::Settings three, point;
+              three.padding = padding;
+              point.kernel = 1;
+              return Layers{Convolution(set, "three", 3, 3, three), Convolution(set, "point", 3, 3, point),
+                            Convolution(set, "last", 6, 2, three)};
+            },
+            [&](Tape& tape, const Layers& l) {
+              const Value x = l.point(tape, tape.input({2, 3, 5, 3}), Activation::tanh), up = upsample(tape, x, 2);
+              const Value a = l.three(tape, up, f);
+              switch (variant) {
+                case 0:
+                  return product(tape, a, l.point(tape, up, f));  // two readers
+                case 1:
+                  return product(tape, a, up);  // and one that needs the map
+                case 2:
+                  return l.last(tape, upsample(tape, tape.concatenate({l.three(tape, x), x}), 2));
+                case 3:
+                  return sum(tape, average_pool(tape, l.point(tape, a), 2), x);  // the coarse map again, later
+                default: {  // the coarse map lies in what is upsampled next, and one layer reads both
+                  const Value c = tape.concatenate({average_pool(tape, a, 2), x});
+                  return l.last(tape, upsample(tape, c, 2), f);
                 }
-              });
+              }
+            });
       }
     }
   }
@@ -329,7 +355,8 @@ TEST(Network, IgnoresWhatItsOutputDoesNotNeed) {
   tape.concatenate({product(tape, x, dead), dead});  // reads x later than the output
   expect_forward_and_gradients(tape, y);
   const Parameter& p = set[unused];
-  for (std::int64_t i = 0; i < p.size; ++i) EXPECT_EQ(to_doubles(set.gradients())[static_cast<std::size_t>(p.offset + i)], 0);
+  for (std::int64_t i = 0; i < p.size; ++i)
+    EXPECT_EQ(to_doubles(set.gradients())[static_cast<std::size_t>(p.offset + i)], 0);
 }
 
 TEST(Tape, SaysBeforehandWhatPlanTakes) {
@@ -363,8 +390,8 @@ void expect_sound(const std::vector<Lifetime>& lives, const BufferPlan& plan) {
     EXPECT_LE(plan.offsets[i] + lives[i].size, plan.total);
     for (std::size_t j = 0; j < i; ++j) {
       const bool together = lives[i].first <= lives[j].last && lives[j].first <= lives[i].last;
-      const bool overlap = plan.offsets[i] < plan.offsets[j] + lives[j].size &&
-                           plan.offsets[j] < plan.offsets[i] + lives[i].size;
+      const bool overlap =
+          plan.offsets[i] < plan.offsets[j] + lives[j].size && plan.offsets[j] < plan.offsets[i] + lives[i].size;
       EXPECT_FALSE(together && overlap) << i << " and " << j;
     }
   }
@@ -386,7 +413,8 @@ TEST(BufferPlan, NeverPutsTwoThatLiveTogetherInOnePlace) {
     std::vector<Lifetime> lives;
     const DrawKey key{3, Purpose::test, trial, 0};
     for (std::uint64_t i = 0; i < 40; ++i) {
-      const int first = static_cast<int>(30 * uniform(key, 3 * i)), length = static_cast<int>(12 * uniform(key, 3 * i + 1));
+      const int first = static_cast<int>(30 * uniform(key, 3 * i)),
+                length = static_cast<int>(12 * uniform(key, 3 * i + 1));
       lives.push_back({first, first + length, static_cast<std::int64_t>(1 + 1000 * uniform(key, 3 * i + 2))});
     }
     const BufferPlan plan = plan_buffers(lives);

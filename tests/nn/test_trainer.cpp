@@ -202,7 +202,8 @@ void expect_metrics(const Communicator& comm, const std::string& stem, const Tra
 TEST(Trainer, TakesTheSameStepsOnAnyNumberOfRanks) {
   for (const char* optimiser : {"adam", "adabelief", "adafactor"}) {
     SCOPED_TRACE(optimiser);
-    const Result alone = train_whole(Communicator(), optimiser, 30), shared = train_whole(Communicator::world(), optimiser, 30);
+    const Result alone = train_whole(Communicator(), optimiser, 30),
+                 shared = train_whole(Communicator::world(), optimiser, 30);
     ASSERT_EQ(shared.history.loss.size(), 30U);
     for (std::size_t i = 0; i < 30; ++i)
       EXPECT_NEAR(shared.history.loss[i], alone.history.loss[i], 1e-5 * alone.history.loss[i]) << "step " << i;
@@ -224,7 +225,8 @@ TEST(Trainer, KilledAfterAnyStepGivesTheSameBits) {
   for (const auto& [optimiser, every] : {std::pair{"adam", 1}, {"adabelief", 3}, {"adafactor", 3}}) {
     const Result whole = train_whole(world, optimiser);
     EXPECT_EQ(whole.history.validated, (std::vector<std::int64_t>{3, 6, 7}));
-    for (const std::int64_t killed : every == 1 ? std::vector<std::int64_t>{1, 2, 3, 4, 5, 6} : std::vector<std::int64_t>{5}) {
+    for (const std::int64_t killed :
+         every == 1 ? std::vector<std::int64_t>{1, 2, 3, 4, 5, 6} : std::vector<std::int64_t>{5}) {
       SCOPED_TRACE(std::string(optimiser) + " killed at " + std::to_string(killed));
       const Folder folder(world);
       TrainerOptions options = options_in(folder, optimiser);
