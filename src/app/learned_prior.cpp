@@ -1,6 +1,7 @@
 #include "umbriel/app/learned_prior.hpp"
 
 #include <cmath>
+#include <cstdlib>
 #include <sstream>
 
 namespace umbriel {
@@ -19,6 +20,11 @@ PowerSpectrum LearnedPrior::spectrum() const {
     values.push_back(c);
   }
   return PowerSpectrum(std::move(multipoles), std::move(values), path_);
+}
+
+double LearnedPrior::kappa0() const {
+  const auto found = model_.metadata().find("umbriel.kappa0");
+  return found == model_.metadata().end() ? 0 : std::strtod(found->second.c_str(), nullptr);
 }
 
 void LearnedPrior::plan(Grid grid, double pixel_arcmin, const HostView2<float>& power, nn::Options options) {

@@ -17,7 +17,8 @@ class LearnedPrior final : public ScoreResidual {
 
   /// Power spectrum that the model was trained with.
   PowerSpectrum spectrum() const;
-  const ScoreModel& model() const { return model_; }
+  /// kappa0 of the lognormal simulations that it was trained on; 0 if it was trained on others.
+  double kappa0() const;
 
   /// Plans the network for maps of one grid; before the first `evaluate`.
   /// @param power  [H, W/2+1] prior power a mode

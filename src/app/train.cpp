@@ -126,6 +126,10 @@ ExitCode run_train(const CommandLine& line) {
   }
   record["umbriel.power_spectrum"] = task.spectrum_text();
   record["umbriel.pixel_arcmin"] = task.pixels_text();
+  if (config.has("data.simulate") && config.text("data.simulate.kind", "lognormal") == "lognormal") {
+    std::snprintf(text, sizeof text, "%.9g", config.number("data.simulate.kappa0", 0.05));
+    record["umbriel.kappa0"] = text;
+  }
   std::string inputs;
   for (const InputFile& input : task.inputs()) inputs += input.sha256 + "  " + input.path + "\n";
   record["umbriel.inputs"] = inputs;

@@ -134,7 +134,9 @@ Settings read_settings(const Config& config) {
   s.rank_bins = static_cast<int>(config.integer("validate.rank_bins", 16, 2, 65536));
   s.mocks_kind = field_kind(
       config.choice("validate.mocks_kind", gaussian_prior ? "gaussian" : "lognormal", {"gaussian", "lognormal"}));
-  s.kappa0 = config.number("validate.kappa0", 0.05, 1e-6, 1e3);
+  // By default the mocks are what the prior was trained on.
+  const double trained = s.problem->learned != nullptr ? s.problem->learned->kappa0() : 0;
+  s.kappa0 = config.number("validate.kappa0", trained > 0 ? trained : 0.05, 1e-6, 1e3);
   s.inputs = input_records(s.problem->survey);
   if (config.has("validate.truths")) {
     const std::vector<std::string> paths = config.is_text("validate.truths")
