@@ -29,13 +29,18 @@ enum class Pass { forward, data, weights };
 ///                                       206 to 235, 177 to 234 data
 ///   gradient of the weights             3x3 32, 64, 128: 199 to 224, 129 to 218                ours
 ///
+///   3x3 forward of 48 or more channels  64 at 180 x 180: 232, 290; 128 at 90 x 90: 242, 350    oneDNN (Winograd)
+///
 /// Where they are equal ours is taken, for it reads slices and residuals and pads periodic maps without copies, and the
 /// weights' gradient does not depend on the number of threads. 3x3 depthwise of 64
 /// channels: 22, 98: oneDNN. Only oneDNN multiplies in bfloat16.
-Backend preferred(Pass pass, const Conv2dGeometry& g, Precision precision) {
+Backend preferred(Pass pass, const Conv2dGeometry& g, [[maybe_unused]] Extents output, Precision precision) {
   if (has_backend(Backend::cudnn)) return Backend::cudnn;
   if (!has_backend(Backend::onednn)) return Backend::kokkos;
   if (precision == Precision::bfloat16) return Backend::onednn;
+#ifdef UMBRIEL_WITH_ONEDNN
+  if (pass == Pass::forward && suits_winograd(g, output)) return Backend::onednn;
+#endif
   const bool depthwise = g.groups > 1 && g.groups == g.c_in && g.groups == g.c_out;
   if (depthwise) return Backend::onednn;
   if (g.groups > 1 || pass == Pass::weights) return Backend::kokkos;
@@ -159,7 +164,7 @@ Conv2d::Conv2d(const Conv2dGeometry& geometry, Extents input, bool training, Bac
   plan_->training = training;
   std::array<Passes, backend_names.size()> passes;
   for (const Pass pass : {Pass::forward, Pass::data, Pass::weights}) {
-    const Backend chosen = backend == Backend::automatic ? preferred(pass, geometry, precision) : backend;
+    const Backend chosen = backend == Backend::automatic ? preferred(pass, geometry, plan_->output, precision) : backend;
     plan_->chosen[Plan::index(pass)] = chosen;
     Passes& of_backend = passes[Plan::index(chosen)];
     if (pass == Pass::forward) of_backend.forward = true;

@@ -446,6 +446,54 @@ TEST_P(EveryBackend, KeepsTheStatedErrorInLowerPrecision) {
 
 // The exact gradients above are what the tests rest on: they are finite differences of the exact convolution, which is
 // linear in each argument, so that the differences have no truncation error.
+/// Layers for inference alone, of the channels and sizes for which a backend may take an algorithm of fewer products.
+TEST(Conv2d, KeepsItsAccuracyInWideLayersOfLargeMaps) {
+  const Space space;
+  for (const Padding padding : {Padding::zeros, Padding::periodic}) {
+    Case c{Conv2dGeometry{}, 45, 39};
+    c.geometry.c_in = 48;
+    c.geometry.c_out = 64;
+    c.geometry.padding = padding;
+    const Problem p(c);
+    const Exact convolved = exact_forward(p.g, p.in, p.x, p.w);
+    const View1<float> bias = on_device_array(p.bias);
+    for (const Backend backend : {Backend::automatic, Backend::kokkos, Backend::onednn, Backend::cudnn}) {
+      if (!has_backend(backend)) continue;
+      SCOPED_TRACE(name_of(backend));
+      Conv2d layer(p.g, p.in, false, backend);
+      layer.set_weights(space, on_device_array(p.w).data());
+      const auto check = [&](bool with_bias, bool with_residual, Activation f, int more) {
+        Exact exact = convolved;
+        for (std::size_t i = 0; i < exact.size(); ++i) {
+          exact[i] = exact_activation(f, exact[i] + (with_residual ? static_cast<double>(p.residual[i]) : 0.0) +
+                                             (with_bias ? static_cast<double>(p.bias[i % p.g.c_out]) : 0.0));
+        }
+        const Array x(p.in, p.x, more, 0), r(p.out, p.residual, 0, more), y(p.out, {}, more, more);
+        layer.forward(space, x.slice(), with_bias ? bias.data() : nullptr,
+                      with_residual ? ConstActivations(r.slice()) : ConstActivations(), f, y.slice());
+        space.fence();
+        EXPECT_LT(error_of(y.values(), exact), tolerance) << name_of(f) << more;
+        EXPECT_TRUE(y.foreign_channels_untouched());
+        return y.values();
+      };
+      check(false, false, Activation::none, 0);
+      const Values both = check(true, true, Activation::relu, 0);
+      EXPECT_EQ(check(true, true, Activation::relu, 3), both);
+      check(true, false, Activation::silu, 0);
+      check(false, true, Activation::elu, 3);
+
+      Extents one_out = p.out;
+      one_out.n = 1;
+      const Array x(p.in, p.x), r(p.out, p.residual), alone(one_out, {});
+      layer.forward(space, x.slice().samples(1, 1), bias.data(), r.slice().samples(1, 1), Activation::relu,
+                    alone.slice());
+      space.fence();
+      const Values second = alone.values();
+      EXPECT_TRUE(std::equal(second.begin(), second.end(), both.begin() + static_cast<std::ptrdiff_t>(second.size())));
+    }
+  }
+}
+
 TEST(Conv2d, ExactGradientsAreFiniteDifferences) {
   for (const Case& c : cases()) {
     const Problem p(c, 1);
