@@ -1,8 +1,12 @@
-// umbriel inspect: reads every chunk of result files, with its checksum, and says what they hold.
+// umbriel inspect: reads every chunk of result files, with its checksum, and says what they hold; of model files, their
+// tensors and their training record.
+#include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 #include "umbriel/app/commands.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
+#include "umbriel/nn/safetensors.hpp"
 
 namespace umbriel {
 namespace {
@@ -36,12 +40,41 @@ void inspect(const std::string& path) {
   std::printf("  all checksums are good\n  data digest: %s\n", digest.c_str());
 }
 
+void inspect_model(const std::string& path) {
+  const nn::SafetensorsFile file(path);
+  std::int64_t values = 0;
+  for (const auto& entry : file.entries()) {
+    for (const float value : file.read(entry)) {
+      require(std::isfinite(value), ExitCode::input, "a value of " + entry.name + " is not finite", path,
+              "train again, or take the file from where it came");
+      ++values;
+    }
+  }
+  std::printf("%s\n  %zu tensors, %lld values, all finite\n", path.c_str(), file.entries().size(),
+              static_cast<long long>(values));
+  for (const auto& [key, text] : file.metadata()) {
+    const bool long_text = text.find('\n') != std::string::npos;
+    std::printf("  %s%s", key.c_str(), long_text ? "\n    " : "  ");
+    for (const char& c : text) {
+      std::putchar(c);
+      if (c == '\n' && &c != &text.back()) std::printf("    ");
+    }
+    if (text.empty() || text.back() != '\n') std::printf("\n");
+  }
+}
+
 }  // namespace
 
 ExitCode run_inspect(const CommandLine& line) {
   line.comm.together([&] {
     if (!line.comm.is_root()) return;
-    for (const std::string& path : line.arguments) inspect(path);
+    for (const std::string& path : line.arguments) {
+      if (std::filesystem::path(path).extension() == ".safetensors") {
+        inspect_model(path);
+      } else {
+        inspect(path);
+      }
+    }
   });
   return ExitCode::done;
 }

@@ -41,7 +41,7 @@ constexpr Command commands[] = {
     {"validate", "test the sampler: against the exact Wiener posterior, and for calibration on mocks",
      "Example: mpirun -n 2 umbriel validate jobs/configs/calibration.toml", umbriel::run_validate,
      Command::Takes::config},
-    {"inspect", "verify a result file and say what is in it", "Example: umbriel inspect cosmos.h5",
+    {"inspect", "verify a result or model file and say what is in it", "Example: umbriel inspect cosmos.h5",
      umbriel::run_inspect, Command::Takes::result},
     {"report", "write a result as one self-contained HTML page", "Example: umbriel report cosmos.h5 -o cosmos.html",
      umbriel::run_report, Command::Takes::result},
@@ -94,7 +94,8 @@ int main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     sub->footer(std::string(command.details).append("\n\n").append(footer));
     if (command.takes == Command::Takes::result) {
-      sub->add_option("result", results, "result file (HDF5)")->required();
+      sub->add_option("result", results,
+                      command.run == umbriel::run_inspect ? "result (HDF5) or model (safetensors)" : "result file (HDF5)")->required();
       if (command.run == umbriel::run_report) sub->add_option("-o,--output", line.output, "HTML page to write");
       continue;
     }

@@ -1,6 +1,7 @@
 // umbriel train score: learns the score of smoothed convergence fields, data-parallel over ranks.
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 #include "umbriel/app/learned_prior.hpp"
 #include "umbriel/app/problem.hpp"
@@ -131,7 +132,8 @@ ExitCode run_train(const CommandLine& line) {
     record["umbriel.kappa0"] = text;
   }
   std::string inputs;
-  for (const InputFile& input : task.inputs()) inputs += input.sha256 + "  " + input.path + "\n";
+  for (const InputFile& input : task.inputs())  // names alone: the file travels, folders do not
+    inputs += input.sha256 + "  " + std::filesystem::path(input.path).filename().string() + "\n";
   record["umbriel.inputs"] = inputs;
   comm.together([&] {
     if (comm.is_root()) task.model().save(output, trainer.averaged(), record);
