@@ -378,7 +378,7 @@ ExitCode run_sample(const CommandLine& line) {
                                                             }).data());
 
   // Diagnostics and spectra, on rank 0.
-  std::vector<double> r_hat(monitored_quantities), effective(monitored_quantities), lag_one(monitored_quantities);
+  std::vector<double> r_hat(monitored_quantities), r_hat_limit(monitored_quantities), effective(monitored_quantities), lag_one(monitored_quantities);
   std::vector<double> low(n_bands), high(n_bands), centre(n_bands), prior(n_bands, 0);
   if (comm.is_root()) {
     for (std::size_t q = 0; q < monitored_quantities; ++q) {
@@ -388,6 +388,9 @@ ExitCode run_sample(const CommandLine& line) {
       }
       r_hat[q] = nested_r_hat(draws, s.sampler.chains_a_superchain);
       effective[q] = effective_sample_size(draws);
+      r_hat_limit[q] =
+          nested_r_hat_limit(static_cast<int>(n_chains) / s.sampler.chains_a_superchain, s.sampler.chains_a_superchain,
+                             effective[q] / static_cast<double>(n_chains));
       lag_one[q] = lag_one_correlation(draws);
     }
     for (std::size_t b = 0; b < n_bands; ++b) {
@@ -405,6 +408,8 @@ ExitCode run_sample(const CommandLine& line) {
   }
   hdf5.write<double>({"/diagnostics/nested_rhat", {"quantity"}, "1", "nested R-hat of the tail"},
                      {monitored_quantities}, r_hat.data());
+  hdf5.write<double>({"/diagnostics/nested_rhat_limit", {"quantity"}, "1", "nested R-hat above which chains disagree"},
+                     {monitored_quantities}, r_hat_limit.data());
   hdf5.write<double>({"/diagnostics/effective_sample_size", {"quantity"}, "1", "effective sample size of the tail"},
                      {monitored_quantities}, effective.data());
   hdf5.write<double>(

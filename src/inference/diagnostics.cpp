@@ -69,6 +69,12 @@ double lag_one_correlation(const ChainDraws& draws) {
   return lagged / static_cast<double>(pairs) / (square / static_cast<double>(all.size()));
 }
 
+double nested_r_hat_limit(int superchains, int chains_a_superchain, double draws_a_chain) {
+  const double worth = chains_a_superchain * (std::isfinite(draws_a_chain) ? std::max(1.0, draws_a_chain) : 1.0);
+  const double scatter = superchains > 1 ? std::sqrt(2.0 / (superchains - 1)) : 1.0;
+  return std::max(1.05, std::sqrt(1 + (1 + 3 * scatter) / worth));
+}
+
 double effective_sample_size(const ChainDraws& draws) {
   const ChainDraws kept = finite_chains(draws);
   if (kept.size() < 2 || kept.front().size() < 4) return unknown;

@@ -78,6 +78,12 @@ std::string chain_points_figure(const std::vector<double>& values, const std::ve
 
 }  // namespace
 
+std::vector<double> rhat_limits(const Hdf5Reader& file, std::size_t quantities) {
+  std::vector<double> limits = values_or_none(file, "/diagnostics/nested_rhat_limit");
+  limits.resize(quantities, 1.05);
+  return limits;
+}
+
 bool chains_section(const Hdf5Reader& file, Part::Section& section) {
   section = {"chains", "The chains", ""};
   std::string html;
@@ -94,14 +100,15 @@ bool chains_section(const Hdf5Reader& file, Part::Section& section) {
   // Do the chains agree, and how many independent draws are they worth?
   const auto rhat = values_or_none(file, "/diagnostics/nested_rhat");
   const auto ess = values_or_none(file, "/diagnostics/effective_sample_size");
+  const auto limits = rhat_limits(file, rhat.size());
   const std::size_t n = std::max(rhat.size(), ess.size());
   const auto names = names_for(file, "/diagnostics", "names", n);
   if (n > 0) {
     html += fmt::format(
         "<p>At the end every chain runs on at the last temperature, and a few numbers of its map are followed. Nested "
-        "R\u0302 near 1 says that the chains agree as well as if each had run for ever; above {} deserves a "
-        "look.</p>\n",
-        number_text(rhat_limit));
+        "R\u0302 near 1 says that the chains agree as well as if each had run for ever. A marked one is above {}, the most "
+        "that so few draws give by chance, and deserves a look.</p>\n",
+        number_text(limits.empty() ? 1.05 : extreme_of(limits, true)));
     html += "<div class=\"scroll\"><table class=\"numbers\">\n<thead><tr><th>Quantity</th>";
     if (!rhat.empty()) html += "<th>nested R\u0302</th>";
     if (!ess.empty()) html += "<th>effective samples</th>";
@@ -110,7 +117,7 @@ bool chains_section(const Hdf5Reader& file, Part::Section& section) {
       html += fmt::format("<tr><th scope=\"row\">{}</th>", escape_html(spoken_name(names[i])));
       if (i < rhat.size())
         html +=
-            fmt::format("<td{}>{}</td>", rhat[i] > rhat_limit ? " class=\"warn-text\"" : "", fixed_text(rhat[i], 3));
+            fmt::format("<td{}>{}</td>", rhat[i] > limits[i] ? " class=\"warn-text\"" : "", fixed_text(rhat[i], 3));
       if (i < ess.size()) html += fmt::format("<td>{}</td>", fixed_text(ess[i], 0));
       html += "</tr>\n";
     }

@@ -34,7 +34,8 @@ Part::Section provenance_section(const Hdf5Reader& file);
 
 /// Fills `section.html` with what tells whether the chains agree; false if the file says nothing about its chains.
 bool chains_section(const Hdf5Reader& file, Part::Section& section);
-constexpr double rhat_limit = 1.05;  ///< a nested R-hat above it is marked
+/// Nested R-hats above these are marked: what the file says for its number of draws, else 1.05.
+std::vector<double> rhat_limits(const Hdf5Reader& file, std::size_t quantities);
 
 std::string style_sheet();
 

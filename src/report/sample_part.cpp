@@ -360,7 +360,10 @@ void add_key_figures(const Hdf5Reader& file, const Field& field, const Maps& map
   if (!evaluations.empty()) keys.push_back({number_text(mean_of(evaluations)), "score evaluations a sample", false});
   const auto rhat = values_or_none(file, "/diagnostics/nested_rhat");
   const double worst = extreme_of(rhat, true);
-  if (std::isfinite(worst)) keys.push_back({fixed_text(worst, 3), "largest nested R\u0302", worst > rhat_limit});
+  const auto limits = rhat_limits(file, rhat.size());
+  bool disagree = false;
+  for (std::size_t q = 0; q < rhat.size(); ++q) disagree = disagree || rhat[q] > limits[q];
+  if (std::isfinite(worst)) keys.push_back({fixed_text(worst, 3), "largest nested R\u0302", disagree});
   const double fewest = extreme_of(values_or_none(file, "/diagnostics/effective_sample_size"), false);
   if (std::isfinite(fewest)) keys.push_back({fixed_text(fewest, 0), "effective samples, at least", false});
   const double wall = attribute_number(file, "/", "wall_seconds");

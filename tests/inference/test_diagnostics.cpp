@@ -45,6 +45,20 @@ TEST(NestedRHat, IsOneWhenConvergedAndNotWhenStartsAreRemembered) {
   EXPECT_NEAR(nested_r_hat(autoregressive(256, 50, 0.0, 1.0), 4), std::sqrt(1 + 64 * 65 / 12.0), 1.0);
 }
 
+TEST(NestedRHat, LimitHoldsForIndependentChainsAndNotForTheirStarts) {
+  int above = 0;
+  for (std::uint32_t trial = 0; trial < 400; ++trial) {
+    ChainDraws draws(24, std::vector<double>(3));
+    for (std::uint32_t c = 0; c < 24; ++c) {
+      for (std::uint32_t t = 0; t < 3; ++t) draws[c][t] = normal({5, Purpose::test, c, trial}, t);
+    }
+    above += nested_r_hat(draws, 4) > nested_r_hat_limit(6, 4, 3) ? 1 : 0;
+  }
+  EXPECT_LE(above, 8);
+  EXPECT_GT(nested_r_hat(autoregressive(24, 3, 0.0, 1.0), 4), nested_r_hat_limit(6, 4, 3));
+  EXPECT_EQ(nested_r_hat_limit(1000, 100, 1000), 1.05);
+}
+
 TEST(Diagnostics, LeaveOutChainsThatAreNotFinite) {
   ChainDraws draws = autoregressive(64, 50, 0.3);
   const double clean = effective_sample_size(draws);

@@ -302,11 +302,8 @@ TEST(LearnedSampler, RefusesTemperaturesThatThePriorOrTheNoiseDoesNotAllow) {
   const Grid grid{8, 8};
   const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 4);
   const Nothing nothing;
-  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
-  options.sigma_start = 3;
-  EXPECT_THROW(run(posterior, posterior.fft(), options, {0}, 0, &nothing), Error);
   EXPECT_THROW(run(posterior, posterior.fft(), {}, {0}, 0, &nothing), Error) << "a tail at zero";
-  options = HmcOptions().for_residual(1e-3, 0.05);
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
   options.sigma_end = options.sigma_final = 0.2;
   EXPECT_THROW(run(posterior, posterior.fft(), options, {0}, 0, &nothing), Error);
 }
