@@ -673,9 +673,15 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
     const double u = uniform_draw(options_, Purpose::acceptance, slot.chain, slot.trajectory, 0);
     // Cooling is a way to a good start: its moves need no exact test, only energy conserved well enough to be stable.
     const bool cooling = !paper && slot.trajectory < options_.cooling() + options_.settling;
-    const bool stable = langevin || change > -0.05 * std::max(kinetic, slot.kinetic);
+    // With a residual the work is a sum over few points, and a trajectory that runs away may seem to gain energy: its own
+    // kinetic energy is then no measure, but how that of a thermal state scatters is.
+    const double scatter = std::sqrt(std::min(kinetic, 4 * slot.kinetic));
+    const bool conserved = residual_ == nullptr ? change > -0.05 * std::max(kinetic, slot.kinetic)
+                                                : std::fabs(change) < 10 + 2 * scatter;
+    const bool stable = langevin || conserved;
     const bool tested = paper || (!cooling && !langevin && options_.metropolis);
-    const bool accepted = std::isfinite(change) && (tested ? std::log(u) < change : stable);
+    const bool sane = residual_ == nullptr || std::fabs(change) < 10 + 0.5 * std::min(kinetic, slot.kinetic);
+    const bool accepted = std::isfinite(change) && (tested ? sane && std::log(u) < change : stable);
     if (cooling && residual_ != nullptr && !langevin) {
       const double probability = std::isfinite(change) ? std::min(1.0, std::exp(change)) : 0;
       slot.step_factor = std::clamp(slot.step_factor * std::exp(0.5 * (probability - options_.target_acceptance)),
