@@ -400,6 +400,7 @@ struct AnnealedHmc::Slot {
   int leap = 0, leaps = 0;  // in the current one
   float sigma = 0, precision = 0;
   bool sharp = false;                   // the likelihood's noise is less, not more, by sigma^2
+  bool cooled = false;  // the temperature has just been lowered: the state is to follow
   float flow_from = 0;                  // temperature from which the flow takes the state to sigma
   double step = 0;                      // between two evaluations of the whole score, of the current trajectory
   double step_factor = 1;               // adapted while annealing, from this chain's own acceptances
@@ -734,6 +735,8 @@ void AnnealedHmc::after_trajectory(Slot& slot, bool accepted) {
     if (slot.trajectory % options_.trajectories_a_temperature != 0) return;
     const int level = slot.trajectory / options_.trajectories_a_temperature;
     const double fraction = static_cast<double>(level) / std::max(1, options_.temperatures - 1);
+    slot.cooled = fitted;
+    slot.flow_from = slot.sigma;
     set_sigma(slot,
               static_cast<float>(options_.sigma_start * std::pow(options_.sigma_end / options_.sigma_start, fraction)));
     slot.phase = Phase::evaluate;
@@ -746,12 +749,11 @@ void AnnealedHmc::after_trajectory(Slot& slot, bool accepted) {
 }
 
 /// Takes the states of slots from temperature flow_from to sigma, by the flow or by denoising.
-void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots) {
+void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots, float side, bool denoise) {
   if (slots.empty()) return;
   const Grid grid = density_.grid();
   const int fields = density_.fields();
   const int n = static_cast<int>(slots.size());
-  const bool denoise = options_.finish == HmcOptions::Finish::denoise;
   std::vector<float> from(slots_.size(), 0.0f), to(slots_.size(), 0.0f);
   for (const int s : slots) {
     from[s] = slots_[s].flow_from;
@@ -760,7 +762,6 @@ void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots) {
   upload(slots, list_);
   upload(from, turn_);
   upload(to, drift_);
-  const float side = !options_.sharpen ? 1.0f : denoise ? 0.0f : -1.0f;
   const Flow step{density_.prior_power(), turn_, drift_, side, denoise};
   follow_flow(space, grid, n, fields, list_, step, score_, state_);
   if (residual_ != nullptr) follow_residual(space, grid, n, fields, list_, step, learned_, state_);
@@ -937,6 +938,15 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
     }
     record_tail(space, recorded);
 
+    // A network knows fields with the noise of their temperature. Where that is lowered the prior's flow takes the noise
+    // off, as far as the score just evaluated says; trajectories do the rest.
+    std::vector<int> cooled;
+    for (const int s : ended) {
+      if (slots_[s].cooled) cooled.push_back(s);
+      slots_[s].cooled = false;
+    }
+    flow(space, cooled, 0.0f, false);
+
     // "paper": the start of the last trajectory takes the state's place for one evaluation at the cooler temperature.
     std::vector<int> swaps = old_paths;
     swaps.insert(swaps.end(), swap_back.begin(), swap_back.end());
@@ -984,7 +994,8 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
       if (residual_ != nullptr)
         add_residual(space, grid, static_cast<int>(plain.size()), fields, list_, kick_, learned_, state_);
     }
-    flow(space, flowing);
+    const bool denoise = options_.finish == HmcOptions::Finish::denoise;
+    flow(space, flowing, !options_.sharpen ? 1.0f : denoise ? 0.0f : -1.0f, denoise);
 
     begin_trajectories(space, begin);
     finish_chains(space, done, finished);

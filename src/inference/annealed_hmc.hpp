@@ -168,7 +168,7 @@ class AnnealedHmc {
   Answers ask_residual(const Space& space);
   void end_trajectories(const Space& space, const std::vector<int>& slots);
   void after_trajectory(Slot& slot, bool accepted);
-  void flow(const Space& space, const std::vector<int>& slots);
+  void flow(const Space& space, const std::vector<int>& slots, float side, bool denoise);
   void record_tail(const Space& space, const std::vector<int>& slots);
   void finish_chains(const Space& space, const std::vector<int>& slots,
                      const std::function<void(ChainResult&&)>& finished);
