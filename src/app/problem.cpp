@@ -38,8 +38,8 @@ Problem read_problem(const Config& config) {
   } else {
     survey = read_survey(config);
   }
-  for (const char* key : {"prior.model", "prior.power_spectrum", "prior.source_distribution", "survey.simulate.power_spectrum",
-                          "survey.simulate.source_distribution"}) {
+  for (const char* key : {"prior.model", "prior.power_spectrum", "prior.source_distribution",
+                          "survey.simulate.power_spectrum", "survey.simulate.source_distribution"}) {
     if (!config.has(key)) continue;
     const std::string path = config.path(key);
     survey.inputs.push_back({path, sha256_of_file(path)});
@@ -134,7 +134,12 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem&
       options.finish = chosen == "none"      ? HmcOptions::Finish::none
                        : chosen == "denoise" ? HmcOptions::Finish::denoise
                                              : HmcOptions::Finish::ode;
-      options.sharpen = options.sharpen && options.sigma_final <= sharpest_of(problem.survey);
+      options.ode_end = std::min(options.ode_end, options.sigma_final);
+      const double sharpest = sharpest_of(problem.survey);
+      require(!options.sharpen || options.sigma_final <= sharpest, ExitCode::usage,
+              std::string("the noise of this survey allows at most ").append(std::to_string(sharpest)),
+              config.where(config.has("sampler.sigma_end") ? "sampler.sigma_end" : "sampler.sigma_start"),
+              "choose a lower temperature, or raise the noise of the deepest pixels");
     }
   }
   return options;

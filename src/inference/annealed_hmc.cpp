@@ -157,42 +157,79 @@ void add_score(const Space& space, Grid grid, int n, int fields, const View1<int
       });
 }
 
-/// Takes states from temperature t0 = from^2 to t1 = sigma^2. The score is that of the Gaussian prior, -x / (P + t0),
-/// plus that of the likelihood, l, plus the residual r of a learned prior. With q = sqrt((P + t1) / (P + t0)), the flow
-/// is
-///   x <- q x + (t0 - t1)/(1 + q) (side q l + r),
-/// exact for the Gaussian prior, for l constant in t and for (P + t) r constant in t: that is how they change least.
+/// Takes states from temperature t0 = from^2 to t1 = sigma^2. The score is that of the Gaussian prior, -x / (P + t),
+/// plus that of the likelihood, l, plus the residual r of a learned prior. With s = sqrt(P + t), u = x / s obeys
+///   du/ds = -(side l + r),
+/// so the flow of the Gaussian prior is exact. l and s^2 r change least along the way; they are taken as lines in s
+/// through this evaluation and the last (`before`), a multistep method of second order at one evaluation a step (for
+/// r with P = 0, that of Lu et al. 2022, arXiv 2211.01095). The first step has no last evaluation: before = 0, and they
+/// are constant. With q = s1 / s0 and d = 1 / (s_before - s0) this is
+///   x <- q x + q s0^2 (1 - q) [side l + 1/2 (1 - q) s0 d side (l - l_before)]
+///          + (1 - q) s0^2 r + (1 - q + q log q) s0 d (s0^2 r - s_before^2 r_before).
 /// Denoising is a step of the whole, x <- x + t0 (-x / (P + t0) + side l + r).
 struct Flow {
   View2<float> power;
-  View1<float> from, sigma;  // a slot
+  View1<float> from, sigma, before;  // a slot
   float side;
   bool denoise;
 
+  /// x <- keep x + now f + last f_before, of the likelihood's score or the residual.
   struct Step {
-    float keep, spring, likelihood, residual;
+    float keep, now, last;
   };
-  KOKKOS_INLINE_FUNCTION Step operator()(int slot, int ky, int kx) const {
-    const float t0 = from(slot) * from(slot), t1 = sigma(slot) * sigma(slot), p = power(ky, kx);
-    const float spring = p > 0.0f ? 1.0f / (p + t0) : 0.0f, share = (p + t1) * spring;
-    if (denoise) return {p * spring, spring, side * t0, t0};
-    const float q = math::sqrt(share), step = (t0 - t1) / (1.0f + q);
-    return {q, spring, side * q * step, step};
+  KOKKOS_INLINE_FUNCTION float spring(int slot, int ky, int kx) const {
+    const float p = power(ky, kx);
+    return p > 0.0f ? 1.0f / (p + from(slot) * from(slot)) : 0.0f;
   }
+  KOKKOS_INLINE_FUNCTION Step likelihood(int slot, int ky, int kx) const {
+    const float p = power(ky, kx);
+    if (!(p > 0.0f)) return {0.0f, 0.0f, 0.0f};
+    if (denoise) return {p * spring(slot, ky, kx), side * from(slot) * from(slot), 0.0f};
+    const Stretch way(p, from(slot), sigma(slot), before(slot));
+    const float now = side * (1.0f - way.fall) * way.start * way.start * way.fall;
+    return {1.0f - way.fall, now * (1.0f + 0.5f * way.fall * way.reach), -now * 0.5f * way.fall * way.reach};
+  }
+  KOKKOS_INLINE_FUNCTION Step residual(int slot, int ky, int kx) const {
+    const float p = power(ky, kx);
+    if (!(p > 0.0f)) return {1.0f, 0.0f, 0.0f};
+    if (denoise) return {1.0f, from(slot) * from(slot), 0.0f};
+    const Stretch way(p, from(slot), sigma(slot), before(slot));
+    const float d = way.fall;  // d + (1 - d) log(1 - d), by its series where that would cancel
+    const float bend =
+        d < 0.03f ? d * d * (0.5f + d * (1.0f / 6 + d / 12)) : d + (d < 1.0f ? (1.0f - d) * math::log(1.0f - d) : 0.0f);
+    return {1.0f, way.start * way.start * (d + bend * way.reach),
+            -(p + before(slot) * before(slot)) * bend * way.reach};
+  }
+
+ private:
+  /// From s0 = `start` to s1: fall = 1 - s1 / s0, reach = s0 / (s_before - s0), without cancellation where P >> t.
+  struct Stretch {
+    float start, fall, reach;
+
+    KOKKOS_INLINE_FUNCTION Stretch(float p, float from, float to, float before) {
+      const float t0 = from * from, t1 = to * to, t2 = before * before;
+      start = math::sqrt(p + t0);
+      fall = (t0 - t1) / (start * (start + math::sqrt(p + t1)));
+      reach = before > 0.0f ? start * (math::sqrt(p + t2) + start) / (t2 - t0) : 0.0f;
+    }
+  };
 };
 
-/// The part of the exact score, from `score` = -x / (P + t0) + l.
+/// The part of the exact score, from `score` = -x / (P + t0) + l; last <- l.
 void follow_flow(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const Flow& flow,
-                 const SpectrumBatch& score, const SpectrumBatch& state) {
+                 const SpectrumBatch& score, const SpectrumBatch& last, const SpectrumBatch& state) {
   for_each_element(
       "umbriel::follow_flow", space, n * fields, grid.height, grid.half_width(),
       KOKKOS_LAMBDA(int map, int ky, int kx) {
         const int slot = list(map / fields);
         const int at = slot * fields + map % fields;
-        const Flow::Step step = flow(slot, ky, kx);
-        const Complex g = score(at, ky, kx), x = state(at, ky, kx);
-        state(at, ky, kx) = Complex(step.keep * x.real() + step.likelihood * (g.real() + step.spring * x.real()),
-                                    step.keep * x.imag() + step.likelihood * (g.imag() + step.spring * x.imag()));
+        const Flow::Step step = flow.likelihood(slot, ky, kx);
+        const float spring = flow.spring(slot, ky, kx);
+        const Complex g = score(at, ky, kx), x = state(at, ky, kx), l0 = last(at, ky, kx);
+        const Complex l(g.real() + spring * x.real(), g.imag() + spring * x.imag());
+        last(at, ky, kx) = l;
+        state(at, ky, kx) = Complex(step.keep * x.real() + step.now * l.real() + step.last * l0.real(),
+                                    step.keep * x.imag() + step.now * l.imag() + step.last * l0.imag());
       });
 }
 
@@ -209,15 +246,17 @@ void add_residual(const Space& space, Grid grid, int n, int fields, const View1<
       });
 }
 
-/// The part of the residual in a step of the flow.
+/// The part of the residual in a step of the flow; last <- r.
 void follow_residual(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const Flow& flow,
-                     const SpectrumBatch& residual, const SpectrumBatch& state) {
+                     const SpectrumBatch& residual, const SpectrumBatch& last, const SpectrumBatch& state) {
   for_each_element(
       "umbriel::follow_residual", space, n, grid.height, grid.half_width(), KOKKOS_LAMBDA(int i, int ky, int kx) {
         const int slot = list(i);
-        const float step = flow(slot, ky, kx).residual;
-        const Complex r = residual(slot, ky, kx), x = state(slot * fields, ky, kx);
-        state(slot * fields, ky, kx) = Complex(x.real() + step * r.real(), x.imag() + step * r.imag());
+        const Flow::Step step = flow.residual(slot, ky, kx);
+        const Complex r = residual(slot, ky, kx), r0 = last(slot, ky, kx), x = state(slot * fields, ky, kx);
+        last(slot, ky, kx) = r;
+        state(slot * fields, ky, kx) = Complex(x.real() + step.now * r.real() + step.last * r0.real(),
+                                               x.imag() + step.now * r.imag() + step.last * r0.imag());
       });
 }
 
@@ -349,14 +388,14 @@ double HmcOptions::expected_evaluations(bool learned) const {
 
 HmcOptions HmcOptions::for_residual(double sigma_min, double sharpest) const {
   HmcOptions options = *this;
-  options.temperatures = 12;
+  options.temperatures = 3;
   options.settling = 3;
   options.tail = 3;
-  options.sigma_end = options.sigma_final = std::max(sigma_min, std::min(0.03, sharpest));
+  options.sigma_end = options.sigma_final = std::max(sigma_min, std::min(0.1, 0.95 * sharpest));
   options.sharpen = options.sigma_final <= sharpest;
   options.finish = Finish::ode;
-  options.ode_steps = 6;
-  options.ode_end = std::max(sigma_min, 0.1 * options.sigma_final);
+  options.ode_steps = 24;
+  options.ode_end = std::max(sigma_min, 1e-3);
   options.paper_ode_end = std::max(1e-5, sigma_min * sigma_min);
   return options;
 }
@@ -380,7 +419,7 @@ HmcOptions HmcOptions::for_probability_flow() const {
   options.tail = 1;
   options.sharpen = true;
   options.finish = Finish::ode;
-  options.ode_steps = 64;
+  options.ode_steps = 32;
   return options;
 }
 
@@ -400,8 +439,9 @@ struct AnnealedHmc::Slot {
   int leap = 0, leaps = 0;  // in the current one
   float sigma = 0, precision = 0;
   bool sharp = false;                   // the likelihood's noise is less, not more, by sigma^2
-  bool cooled = false;  // the temperature has just been lowered: the state is to follow
+  bool cooled = false;                  // the temperature has just been lowered: the state is to follow
   float flow_from = 0;                  // temperature from which the flow takes the state to sigma
+  float flow_before = 0;                // temperature of the evaluation before that, 0: none
   double step = 0;                      // between two evaluations of the whole score, of the current trajectory
   double step_factor = 1;               // adapted while annealing, from this chain's own acceptances
   double log_density = 0, kinetic = 0;  // log-density: of the exact part
@@ -543,6 +583,7 @@ void AnnealedHmc::begin_trajectories(const Space& space, const std::vector<int>&
     }
     slot.previous_log_density = slot.log_density;
     slot.work = 0;
+    slot.flow_before = 0;  // trajectories lie between this evaluation and the next
     for (int f = 0; f < fields; ++f)
       keys.push_back({options_.seed, Purpose::momentum, static_cast<std::uint32_t>(slot.chain),
                       static_cast<std::uint32_t>(slot.trajectory * fields + f)});
@@ -674,11 +715,11 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
     const double u = uniform_draw(options_, Purpose::acceptance, slot.chain, slot.trajectory, 0);
     // Cooling is a way to a good start: its moves need no exact test, only energy conserved well enough to be stable.
     const bool cooling = !paper && slot.trajectory < options_.cooling() + options_.settling;
-    // With a residual the work is a sum over few points, and a trajectory that runs away may seem to gain energy: its own
-    // kinetic energy is then no measure, but how that of a thermal state scatters is.
+    // With a residual the work is a sum over few points, and a trajectory that runs away may seem to gain energy: its
+    // own kinetic energy is then no measure, but how that of a thermal state scatters is.
     const double scatter = std::sqrt(std::min(kinetic, 4 * slot.kinetic));
-    const bool conserved = residual_ == nullptr ? change > -0.05 * std::max(kinetic, slot.kinetic)
-                                                : std::fabs(change) < 10 + 2 * scatter;
+    const bool conserved =
+        residual_ == nullptr ? change > -0.05 * std::max(kinetic, slot.kinetic) : std::fabs(change) < 10 + 2 * scatter;
     const bool stable = langevin || conserved;
     const bool tested = paper || (!cooling && !langevin && options_.metropolis);
     const bool sane = residual_ == nullptr || std::fabs(change) < 10 + 0.5 * std::min(kinetic, slot.kinetic);
@@ -754,17 +795,20 @@ void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots, float 
   const Grid grid = density_.grid();
   const int fields = density_.fields();
   const int n = static_cast<int>(slots.size());
-  std::vector<float> from(slots_.size(), 0.0f), to(slots_.size(), 0.0f);
+  std::vector<float> from(slots_.size(), 0.0f), to(slots_.size(), 0.0f), before(slots_.size(), 0.0f);
   for (const int s : slots) {
     from[s] = slots_[s].flow_from;
     to[s] = slots_[s].sigma;
+    before[s] = slots_[s].flow_before;
+    slots_[s].flow_before = slots_[s].flow_from;
   }
   upload(slots, list_);
   upload(from, turn_);
   upload(to, drift_);
-  const Flow step{density_.prior_power(), turn_, drift_, side, denoise};
-  follow_flow(space, grid, n, fields, list_, step, score_, state_);
-  if (residual_ != nullptr) follow_residual(space, grid, n, fields, list_, step, learned_, state_);
+  upload(before, pull_);
+  const Flow step{density_.prior_power(), turn_, drift_, pull_, side, denoise};
+  follow_flow(space, grid, n, fields, list_, step, score_, saved_score_, state_);
+  if (residual_ != nullptr) follow_residual(space, grid, n, fields, list_, step, learned_, saved_learned_, state_);
 }
 
 void AnnealedHmc::record_tail(const Space& space, const std::vector<int>& slots) {
@@ -938,8 +982,8 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
     }
     record_tail(space, recorded);
 
-    // A network knows fields with the noise of their temperature. Where that is lowered the prior's flow takes the noise
-    // off, as far as the score just evaluated says; trajectories do the rest.
+    // A network knows fields with the noise of their temperature. Where that is lowered the prior's flow takes the
+    // noise off, as far as the score just evaluated says; trajectories do the rest.
     std::vector<int> cooled;
     for (const int s : ended) {
       if (slots_[s].cooled) cooled.push_back(s);
