@@ -70,11 +70,13 @@ void SharedCounter::add(std::int64_t n) {
 
 std::int64_t SharedCounter::total() {
   if (state_->comm.is_root() && state_->comm.size() > 1) {
-    int waiting = 1;
-    while (true) {
+    // A probe that finds nothing may have taken in messages for the next to find: between two calls nobody else does.
+    constexpr int patience = 16;
+    for (int misses = 0; misses < patience;) {
+      int waiting = 0;
       UMBRIEL_CHECK_MPI(MPI_Iprobe(MPI_ANY_SOURCE, state_->tag, state_->mpi(), &waiting, MPI_STATUS_IGNORE));
-      if (waiting == 0) break;
-      state_->receive_one();
+      misses = waiting == 0 ? misses + 1 : 0;
+      if (waiting != 0) state_->receive_one();
     }
   }
   return state_->total;

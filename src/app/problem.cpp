@@ -145,6 +145,10 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem&
   return options;
 }
 
+double evaluations_a_chain(const Problem& problem, const HmcOptions& sampler) {
+  return sampler.expected_evaluations(problem.learned ? static_cast<double>(problem.survey.grid.pixels()) : 0);
+}
+
 void know_all_keys(const Config& config) {
   for (const char* key : {"run.seed",
                           "run.checkpoint_minutes",

@@ -20,7 +20,7 @@ struct Problem {
   PowerSpectrum spectrum;  ///< C_l of the prior
   HostView2<float> power;  ///< [H, W/2+1] the same a mode
   ForwardModel model;
-  double smoothing_arcmin;  ///< of the Kaiser-Squires map shown and scored
+  double smoothing_arcmin;                      ///< of the Kaiser-Squires map shown and scored
   std::shared_ptr<const LearnedPrior> learned;  ///< what prior.kind = "score" adds to the Gaussian prior; or null
 };
 
@@ -29,6 +29,9 @@ Problem read_problem(const Config& config);
 
 /// Reads sampler.*; `seed` is run.seed. Defaults depend on the prior.
 HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem& problem);
+
+/// Mean number of score evaluations that a chain of this problem takes, for dry runs.
+double evaluations_a_chain(const Problem& problem, const HmcOptions& sampler);
 
 /// Makes the keys of every command known, so that one file serves them all; misspelt ones stay errors.
 void know_all_keys(const Config& config);

@@ -85,10 +85,10 @@ void dry_run(const CommandLine& line, const Settings& s) {
   const double pixels = static_cast<double>(s.problem->survey.grid.pixels());
   const double samples = static_cast<double>(s.chains) * pixels * sizeof(float);
   const double buffers = (7.0 * s.sampler.batch + 12.0) * pixels * sizeof(float) * (s.problem->model.b_modes ? 2 : 1);
+  const double a_chain = evaluations_a_chain(*s.problem, s.sampler);
   char evaluations[96];
-  std::snprintf(evaluations, sizeof evaluations, "score evaluations: about %.0f a chain, %.3g in all",
-                s.sampler.expected_evaluations(s.problem->learned != nullptr),
-                s.sampler.expected_evaluations(s.problem->learned != nullptr) * static_cast<double>(s.chains));
+  std::snprintf(evaluations, sizeof evaluations, "score evaluations: about %.0f a chain, %.3g in all", a_chain,
+                a_chain * static_cast<double>(s.chains));
   print_dry_run(line, {evaluations, "memory a rank: " + human_bytes(2 * samples / line.comm.size() + buffers),
                        "disk: " + human_bytes((s.keep_samples ? samples : 0) + 20 * pixels * sizeof(float))});
 }
@@ -378,7 +378,8 @@ ExitCode run_sample(const CommandLine& line) {
                                                             }).data());
 
   // Diagnostics and spectra, on rank 0.
-  std::vector<double> r_hat(monitored_quantities), r_hat_limit(monitored_quantities), effective(monitored_quantities), lag_one(monitored_quantities);
+  std::vector<double> r_hat(monitored_quantities), r_hat_limit(monitored_quantities), effective(monitored_quantities),
+      lag_one(monitored_quantities);
   std::vector<double> low(n_bands), high(n_bands), centre(n_bands), prior(n_bands, 0);
   if (comm.is_root()) {
     for (std::size_t q = 0; q < monitored_quantities; ++q) {
@@ -388,9 +389,8 @@ ExitCode run_sample(const CommandLine& line) {
       }
       r_hat[q] = nested_r_hat(draws, s.sampler.chains_a_superchain);
       effective[q] = effective_sample_size(draws);
-      r_hat_limit[q] =
-          nested_r_hat_limit(static_cast<int>(n_chains) / s.sampler.chains_a_superchain, s.sampler.chains_a_superchain,
-                             effective[q] / static_cast<double>(n_chains));
+      r_hat_limit[q] = nested_r_hat_limit(static_cast<int>(n_chains) / s.sampler.chains_a_superchain,
+                                          s.sampler.chains_a_superchain, effective[q] / static_cast<double>(n_chains));
       lag_one[q] = lag_one_correlation(draws);
     }
     for (std::size_t b = 0; b < n_bands; ++b) {

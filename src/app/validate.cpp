@@ -230,8 +230,8 @@ void validate_exact(const CommandLine& line, const Settings& s, ResultFile& resu
   std::int64_t evaluations = 0;
   {
     Progress progress(comm, "sampling", s.chains, "chains");
-    const auto chains = run_chains(space, *s.problem, posterior, chain_start(space, *s.problem, posterior, s.sampler), s.sampler,
-                                   indices_of(shard_range(s.chains, comm.rank(), comm.size())),
+    const auto chains = run_chains(space, *s.problem, posterior, chain_start(space, *s.problem, posterior, s.sampler),
+                                   s.sampler, indices_of(shard_range(s.chains, comm.rank(), comm.size())),
                                    [&](double fraction) { progress.add(fraction); });
     for (const ChainResult& chain : chains) {
       samples.insert(samples.end(), chain.sample.begin(), chain.sample.begin() + static_cast<long>(pixels));
@@ -800,7 +800,8 @@ ExitCode run_validate(const CommandLine& line) {
     const double exact_maps = s.chains > 0 ? 3.0 * static_cast<double>(s.chains + s.exact_draws) / comm.size() : 0;
     const double mock_maps = s.mocks > 0 ? 2.0 * s.draws : 0;  // samples, and the chains they come from
     char text[96];
-    std::snprintf(text, sizeof text, "score evaluations: about %.3g", chains * s.sampler.expected_evaluations(s.problem->learned != nullptr));
+    std::snprintf(text, sizeof text, "score evaluations: about %.3g",
+                  chains * evaluations_a_chain(*s.problem, s.sampler));
     print_dry_run(line, {text, "memory a rank: " + human_bytes(std::max(exact_maps, mock_maps) * sizeof(float) *
                                                                static_cast<double>(s.problem->survey.grid.pixels()))});
     return ExitCode::done;

@@ -376,13 +376,19 @@ double uniform_draw(const HmcOptions& options, Purpose purpose, std::int64_t cha
 
 }  // namespace
 
-double HmcOptions::expected_evaluations(bool learned) const {
+double HmcOptions::first_step_factor(double pixels) const {
+  return std::clamp(std::pow(64.0 * 64.0 / pixels, 0.25), least_step, 1.0);
+}
+
+double HmcOptions::expected_evaluations(double learned_pixels) const {
+  const bool learned = learned_pixels > 0;
   if (mode == Mode::paper) {
     const double a_step = paper_leapfrogs + (learned ? 3 : 0), a_test = learned ? 5 : 2;
     return paper_steps * a_step + 1.1 * a_test * 239 + paper_ode_steps;
   }
   const double coolings = temperatures - (sigma_final == sigma_end && !sharpen ? 1 : 0);
-  const double a_trajectory = mode == Mode::langevin ? 1 : min_steps + max_steps;
+  const double shorter = learned ? first_step_factor(learned_pixels) : 1;
+  const double a_trajectory = mode == Mode::langevin ? 1 : (min_steps + max_steps) / shorter;
   return 1 + coolings + trajectories() * a_trajectory + (finish == Finish::ode ? ode_steps - 1 : 0);
 }
 
@@ -545,6 +551,8 @@ void AnnealedHmc::begin_chains(const Space& space, const std::vector<int>& slots
     slot.chain = chain;
     slot.result.chain = chain;
     set_sigma(slot, static_cast<float>(paper ? options_.paper_start : options_.sigma_start));
+    if (residual_ != nullptr && options_.mode == HmcOptions::Mode::preconditioned)
+      slot.step_factor = options_.first_step_factor(static_cast<double>(density_.grid().pixels()));
     const auto superchain = static_cast<std::uint32_t>(chain / options_.chains_a_superchain);
     for (int f = 0; f < fields; ++f)
       keys.push_back({options_.seed, Purpose::chain_start, superchain, static_cast<std::uint32_t>(f)});

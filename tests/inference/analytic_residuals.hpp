@@ -7,6 +7,7 @@
 
 #include "umbriel/inference/score_residual.hpp"
 #include "umbriel/inference/spectra.hpp"
+#include "umbriel/maps/spin2.hpp"
 
 namespace umbriel::testing {
 
@@ -135,6 +136,65 @@ class MixturePixels final : public ScoreResidual {
   const RealFft& fft_;
   MapBatch maps_;
   SpectrumBatch scratch_;
+};
+
+/// Zero, and keeps what it was asked: the temperature and mean |a|^2 / (P + sigma^2), one for draws of the prior.
+class Listener final : public ScoreResidual {
+ public:
+  struct Question {
+    float sigma;
+    double spread;
+  };
+  explicit Listener(const HostView2<float>& power) : power_(power) {}
+  float sigma_min() const override { return 1e-3f; }
+  void evaluate(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,
+                const SpectrumBatch& residual) const override {
+    const auto x = on_host(state);
+    const std::vector<float> temperature = download(sigma, static_cast<std::size_t>(n));
+    const Grid grid{static_cast<int>(x.extent(1)), static_cast<int>(2 * (x.extent(2) - 1))};
+    for (int i = 0; i < n; ++i) {
+      const double t =
+          static_cast<double>(temperature[static_cast<std::size_t>(i)]) * temperature[static_cast<std::size_t>(i)];
+      double sum = 0, modes = 0;
+      for (int ky = 0; ky < grid.height; ++ky) {
+        for (int kx = 0; kx < grid.half_width(); ++kx) {
+          if (!(power_(ky, kx) > 0)) continue;
+          const double re = x(i, ky, kx).real(), im = x(i, ky, kx).imag(), weight = mode_weight(grid, kx);
+          sum += weight * (re * re + im * im) / (static_cast<double>(power_(ky, kx)) + t);
+          modes += weight;
+        }
+      }
+      questions.push_back({temperature[static_cast<std::size_t>(i)], sum / modes});
+    }
+    Kokkos::deep_copy(space, residual, Complex(0, 0));
+  }
+
+  mutable std::vector<Question> questions;
+
+ private:
+  HostView2<float> power_;
+};
+
+/// Zero, but for one call in ten (never the first), which says that a wave is pushed hard: trajectories that meet it
+/// seem to gain or lose much energy.
+class Liar final : public ScoreResidual {
+ public:
+  Liar(std::uint32_t stream, float push) : stream_(stream), push_(push) {}
+  float sigma_min() const override { return 1e-3f; }
+  void evaluate(const Space& space, int n, const SpectrumBatch&, const View1<float>&,
+                const SpectrumBatch& residual) const override {
+    const auto r = on_host(residual);
+    Kokkos::deep_copy(r, Complex(0, 0));
+    const bool lies = calls_ > 0 && uniform({3, Purpose::test, stream_, 0}, calls_) < 0.1;
+    for (int i = 0; lies && i < n; ++i) r(i, 0, 3) = Complex(push_, 0);
+    Kokkos::deep_copy(space, residual, r);
+    ++calls_;
+  }
+
+ private:
+  std::uint32_t stream_;
+  float push_;
+  mutable std::uint64_t calls_ = 0;
 };
 
 }  // namespace umbriel::testing

@@ -31,7 +31,7 @@ TEST(LearnedSampler, EndsInTheExactPosteriorOfAnotherPower) {
     const auto chains = run(posterior, posterior.fft(), options, first_chains(64), 0, &residual);
     const double evaluated = mean_of(chains, evaluations);
     EXPECT_LE(evaluated, 500);
-    EXPECT_GE(evaluated, 0.9 * options.expected_evaluations(true));
+    EXPECT_GE(evaluated, 0.9 * options.expected_evaluations(static_cast<double>(grid.pixels())));
     for (const ChainResult& chain : chains)
       EXPECT_EQ(chain.density_evaluations, 2 * options.inner_steps * chain.score_evaluations);
     if (b_modes) continue;  // the residual is of the E mode alone, for which against_exact knows no answer
@@ -129,6 +129,74 @@ TEST(LearnedSampler, FollowsTheExactFlowFromAHotEnd) {
   options.batch = 16;
   const auto chains = run(problem.posterior, problem.posterior.fft(), options, first_chains(64), 0, &problem.residual);
   expect_skewed_posterior(problem, chains, 0.01);
+}
+
+// Of the likelihood alone, and of a residual that makes most of the error.
+TEST(LearnedSampler, FollowsTheFlowInSecondOrder) {
+  const Grid grid{24, 24};
+  const HostView2<float> from = red_power(grid, 0.03);
+  const OtherPower other(from, red_power(grid));
+  const Listener nothing(from);
+  const ConvergencePosterior posterior(small_survey(grid), from, {}, 4);
+  const std::vector<const ScoreResidual*> residuals = {&nothing, &other};
+  for (const ScoreResidual* residual : residuals) {
+    const auto samples = [&](int steps) {
+      HmcOptions options = HmcOptions().for_residual(1e-3, posterior.sharpest());
+      options.ode_steps = steps;
+      return run(posterior, posterior.fft(), options, first_chains(4), 0, residual);
+    };
+    const auto fine = samples(384);
+    const auto error = [&](const std::vector<ChainResult>& chains) {
+      double sum = 0;
+      for (std::size_t c = 0; c < chains.size(); ++c) {
+        for (std::size_t i = 0; i < chains[c].sample.size(); ++i) {
+          const double d = static_cast<double>(chains[c].sample[i]) - static_cast<double>(fine[c].sample[i]);
+          sum += d * d;
+        }
+      }
+      return std::sqrt(sum);
+    };
+    EXPECT_GT(error(samples(12)) / error(samples(24)), 3) << "first order: 2, second: 4";
+  }
+}
+
+// Under noise so large that the posterior is the prior, a chain that starts as a draw of it stays one: whenever the
+// network is asked, the field has the noise of its temperature. Without the flow, cooling leaves it up to twice as
+// much.
+TEST(LearnedSampler, AsksTheNetworkAboutFieldsWithTheNoiseOfTheirTemperature) {
+  const Grid grid{32, 32};
+  const HostView2<float> power = red_power(grid, 0.01);
+  Survey survey = small_survey(grid, true);
+  std::fill(survey.noise.data(), survey.noise.data() + survey.noise.size(), 100.0f);
+  const ConvergencePosterior posterior(survey, power, {}, 2);
+  const Listener listener(power);
+  HmcOptions options = HmcOptions().for_residual(1e-3, posterior.sharpest());
+  options.temperatures = 6;
+  options.sigma_end = options.sigma_final = 0.03;
+  run(posterior, posterior.fft(), options, first_chains(4), 0, &listener);
+  EXPECT_GT(listener.questions.size(), 100U);
+  for (const Listener::Question& question : listener.questions)
+    EXPECT_NEAR(question.spread, 1, 5 * std::sqrt(2.0 / 1023)) << "at sigma = " << question.sigma;
+}
+
+// A test of energy alone takes every move that seems to gain some.
+TEST(LearnedSampler, RejectsMovesThatSeemToGainMuchEnergy) {
+  const Grid grid{24, 24};
+  const HostView2<float> power = red_power(grid);
+  const ConvergencePosterior posterior(small_survey(grid), power, {}, 1);
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
+  options.temperatures = 1;
+  options.sigma_start = options.sigma_end = options.sigma_final = 1e-3;
+  options.sharpen = false;
+  options.finish = HmcOptions::Finish::none;
+  options.settling = 24;
+  options.tail = 24;
+  std::vector<ChainResult> chains;
+  for (std::uint32_t chain = 0; chain < 32; ++chain) {
+    const Liar liar(chain, 1e6f);
+    chains.push_back(run(posterior, posterior.fft(), options, {chain}, 0, &liar)[0]);
+  }
+  EXPECT_NEAR(against_exact(posterior, chains).quadratic, 1, 0.05);
 }
 
 // With B modes the shear operator is unitary whatever the mask, and the flow exact.
