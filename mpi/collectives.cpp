@@ -21,7 +21,7 @@ void sum_over_ranks(const Communicator& comm, T* values, std::size_t n, MPI_Data
   std::vector<T> received(pieces.received());
   UMBRIEL_CHECK_MPI(MPI_Alltoallv(values, pieces.counts.data(), pieces.offsets.data(), type, received.data(),
                                   pieces.in_counts.data(), pieces.in_offsets.data(), type, mpi(comm)));
-  detail::add_in_rank_order(pieces, received.data());
+  detail::add_in_pairs(pieces, received.data());
   UMBRIEL_CHECK_MPI(MPI_Allgatherv(received.data(), pieces.mine, type, values, pieces.counts.data(),
                                    pieces.offsets.data(), type, mpi(comm)));
 }

@@ -1,6 +1,6 @@
 /// Collectives on Views, over MPI for host memory and NCCL for device memory, behind the same calls.
 ///
-/// Sums of floating-point Views run in rank order on the values as they are: for one number of ranks they are
+/// Sums of floating-point Views run in pairs of ranks on the values as they are: for one number of ranks they are
 /// reproducible, across numbers of ranks they are not (see exact_sum.hpp for scalars that must be).
 #pragma once
 

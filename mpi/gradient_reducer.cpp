@@ -85,7 +85,7 @@ struct GradientReducer::State {
   void add_and_gather(std::size_t b) {
     Bucket& bucket = buckets[b];
     const detail::RankOrderPieces& pieces = bucket.pieces;
-    detail::add_in_rank_order(pieces, bucket.received.data());
+    detail::add_in_pairs(pieces, bucket.received.data());
     UMBRIEL_CHECK_MPI(MPI_Iallgatherv(bucket.received.data(), pieces.mine, MPI_FLOAT, host.data() + bucket.begin,
                                       pieces.counts.data(), pieces.offsets.data(), MPI_FLOAT, *gather_comm,
                                       &gathers[b]));

@@ -1,5 +1,5 @@
-/// How a sum over ranks is split so that it runs in rank order and its bits do not depend on the algorithm MPI picks:
-/// rank r receives piece r of everyone, adds the pieces, and all gather the sums.
+/// How a sum over ranks is split so that its bits do not depend on the algorithm MPI picks: rank r receives piece r of
+/// everyone, adds the pieces in pairs of neighbouring ranks, and all gather the sums.
 #pragma once
 
 #include <cstddef>
@@ -32,12 +32,17 @@ struct RankOrderPieces {
   std::size_t received() const { return static_cast<std::size_t>(mine) * counts.size(); }
 };
 
-/// The first `mine` of the received values <- sum over ranks, in rank order.
+/// The first `mine` of the received values <- sum over ranks, ((0 + 1) + (2 + 3)) + ...: in pairs, so that 2^n ranks
+/// give what one rank gives that adds up its parts alike (GradientSum).
 template <class T>
-void add_in_rank_order(const RankOrderPieces& pieces, T* received) {
-  for (std::size_t r = 1; r < pieces.counts.size(); ++r) {
-    const T* from = received + r * static_cast<std::size_t>(pieces.mine);
-    for (int i = 0; i < pieces.mine; ++i) received[i] += from[i];
+void add_in_pairs(const RankOrderPieces& pieces, T* received) {
+  const std::size_t ranks = pieces.counts.size(), n = static_cast<std::size_t>(pieces.mine);
+  for (std::size_t distance = 1; distance < ranks; distance *= 2) {
+    for (std::size_t r = 0; r + distance < ranks; r += 2 * distance) {
+      T* to = received + r * n;
+      const T* from = received + (r + distance) * n;
+      for (std::size_t i = 0; i < n; ++i) to[i] += from[i];
+    }
   }
 }
 

@@ -67,4 +67,20 @@ void write_then_rename(const std::string& path, const std::function<void(const s
   flush_to_disk(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY);
 }
 
+void write_bytes(const std::string& path, const std::string& bytes) {
+  write_then_rename(
+      path,
+      [&](const std::string& temporary) {
+        std::ofstream file(temporary, std::ios::binary);
+        file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+        file.close();
+        require(static_cast<bool>(file), ExitCode::file_system, "cannot write the file", path,
+                "check the folder, its permissions and the free space");
+      },
+      [&](const std::string& temporary) {
+        require(read_bytes(temporary) == bytes, ExitCode::file_system,
+                "the file read back differs from what was written", path, "check the disk and its free space");
+      });
+}
+
 }  // namespace umbriel

@@ -25,4 +25,8 @@ std::string read_bytes(const std::string& path);
 void write_then_rename(const std::string& path, const std::function<void(const std::string& temporary)>& write,
                        const std::function<void(const std::string& temporary)>& verify);
 
+/// The same for a file whose bytes are at hand.
+/// @throws Error(file_system) if they cannot be written, or read back different
+void write_bytes(const std::string& path, const std::string& bytes);
+
 }  // namespace umbriel

@@ -4,7 +4,6 @@
 #include <bit>
 #include <cctype>
 #include <cstring>
-#include <fstream>
 
 #include "umbriel/base/files.hpp"
 #include "umbriel/core/check.hpp"
@@ -157,20 +156,7 @@ void write_npy(const std::string& path, const std::vector<std::uint64_t>& shape,
   bytes += {'\x01', '\x00', static_cast<char>(header.size() & 255U), static_cast<char>(header.size() >> 8U)};
   bytes += header;
   bytes.append(reinterpret_cast<const char*>(values), n * sizeof(double));
-
-  write_then_rename(
-      path,
-      [&](const std::string& temporary) {
-        std::ofstream file(temporary, std::ios::binary);
-        file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-        file.close();
-        require(static_cast<bool>(file), ExitCode::file_system, "cannot write the file", path,
-                "check the folder, its permissions and the free space");
-      },
-      [&](const std::string& temporary) {
-        require(read_bytes(temporary) == bytes, ExitCode::file_system,
-                "the file read back differs from what was written", path, "check the disk and its free space");
-      });
+  write_bytes(path, bytes);
 }
 
 }  // namespace umbriel

@@ -20,7 +20,7 @@ struct NpyArray {
 ///         another type
 NpyArray read_npy(const std::string& path);
 
-/// Writes float64, row-major, format version 1 (see write_then_rename).
+/// Writes float64, row-major, format version 1 (see write_bytes).
 /// @throws Error(file_system) if the file cannot be written
 void write_npy(const std::string& path, const std::vector<std::uint64_t>& shape, const double* values);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 
 #include "umbriel/mpi/exact_sum.hpp"
 #include "umbriel/mpi/sha256.hpp"
@@ -20,8 +21,7 @@ constexpr double validated_levels[] = {0.01, 0.02, 0.05, 0.1, 0.2};
 double standard_deviation(const HostView2<float>& power, Grid grid) {
   double sum = 0;
   for (int ky = 0; ky < grid.height; ++ky) {
-    for (int kx = 0; kx < grid.half_width(); ++kx)
-      sum += power(ky, kx) * (kx == 0 || 2 * kx == grid.width ? 1.0 : 2.0);
+    for (int kx = 0; kx < grid.half_width(); ++kx) sum += power(ky, kx) * (kx == 0 || 2 * kx == grid.width ? 1.0 : 2.0);
   }
   return std::sqrt(sum / static_cast<double>(grid.pixels()));
 }
@@ -105,17 +105,39 @@ ScoreTask::ScoreTask(const Communicator& comm, const Config& config, std::uint64
     const std::string usual = model_->settings().whitened ? "log-uniform" : "normal";
     log_uniform_ = config.choice("train.sigma", usual, {"log-uniform", "normal"}) == "log-uniform";
     sigma_std_ = config.number("train.sigma_std", 0.2, 1e-6, 100);
+    sum_ = std::make_unique<nn::GradientSum>(parameters().gradients());
+    const int micro = micro_batch(config, batch);
     for (Size& size : sizes_) {
       const int mine = size.batch / comm.size();
-      size.training = std::make_unique<ScoreTraining>(*model_, size.maps->grid(), size.power, mine, options_);
+      const int wanted = static_cast<int>(std::max<std::int64_t>(1, std::int64_t{size.batch} * micro / batch));
+      const int part = std::gcd(wanted, mine);
+      size.parts = mine / part;
+      size.training = std::make_unique<ScoreTraining>(*model_, size.maps->grid(), size.power, part, options_);
     }
   });
+}
+
+int ScoreTask::micro_batch(const Config& config, int batch) const {
+  const bool batch_norm = !model_->network().parameters().buffers().empty();  // whose moments are the whole share's
+  int usual = batch;
+  if (runs_on_host && !batch_norm) {
+    // Enough pixels to keep a core busy, and parts for eight ranks if there are that many examples.
+    constexpr std::int64_t pixels = 128 * 128;
+    usual = 1;
+    while (2 * usual * sizes_[0].maps->grid().pixels() <= pixels && 16 * usual <= batch) usual *= 2;
+  }
+  const auto micro = static_cast<int>(config.integer("train.micro_batch", usual, 1, 1 << 20));
+  require(batch % micro == 0, ExitCode::usage, "it does not divide the batch of " + std::to_string(batch),
+          config.where("train.micro_batch"), "choose a divisor of train.batch");
+  require(!batch_norm || micro == batch, ExitCode::usage, "batch norm takes a rank's whole share at once",
+          config.where("train.micro_batch"), "leave it out");
+  return micro;
 }
 
 void ScoreTask::make_buffers(Size& size) {
   if (size.examples.extent(0) > 0) return;
   const Grid grid = size.maps->grid();
-  const int mine = size.training->batch();
+  const int mine = size.batch / comm_.size();
   size.examples = MapBatch("umbriel::examples", mine, grid.height, grid.width);
   size.noise = MapBatch("umbriel::example_noise", mine, grid.height, grid.width);
   size.sigma = View1<float>("umbriel::example_sigma", mine);
@@ -137,7 +159,7 @@ std::vector<double> ScoreTask::gradients(const Space& space, std::int64_t step,
                                          const std::function<void(std::int64_t)>& ready) {
   Size& size = sizes_[static_cast<std::size_t>(step) % sizes_.size()];
   const auto index = static_cast<std::uint32_t>(&size - sizes_.data());
-  const int mine = size.training->batch();
+  const int mine = size.batch / comm_.size();
   make_buffers(size);
   const std::int64_t visit = step / static_cast<std::int64_t>(sizes_.size());
   const ShardRange share = shard_range(size.batch, comm_.rank(), comm_.size());
@@ -158,7 +180,29 @@ std::vector<double> ScoreTask::gradients(const Space& space, std::int64_t step,
     }
   }
   to_device(sigma, size.sigma);
-  size.training->step(space, size.examples, size.noise, size.sigma, size.batch, size.losses, ready);
+
+  for (int part = 0; part < size.parts; ++part) {
+    const auto maps = std::make_pair(part * size.training->batch(), (part + 1) * size.training->batch());
+    const auto step_of_part = [&](const std::function<void(std::int64_t)>& final_from) {
+      size.training->step(space, Kokkos::subview(size.examples, maps, Kokkos::ALL, Kokkos::ALL),
+                          Kokkos::subview(size.noise, maps, Kokkos::ALL, Kokkos::ALL),
+                          Kokkos::subview(size.sigma, maps), size.batch, Kokkos::subview(size.losses, maps),
+                          final_from);
+    };
+    if (part + 1 < size.parts) {
+      step_of_part([](std::int64_t) {});
+      sum_->keep(space, part);
+      continue;
+    }
+    auto end = static_cast<std::int64_t>(parameters().gradients().size());
+    const auto complete_from = [&](std::int64_t first) {
+      sum_->complete(space, part, first, end);
+      end = first;
+      ready(first);
+    };
+    step_of_part(complete_from);
+    complete_from(0);
+  }
   space.fence();
   const auto host = on_host(size.losses);
   return {host.data(), host.data() + mine};
@@ -201,7 +245,7 @@ std::vector<std::pair<std::string, double>> ScoreTask::validate(const Space& spa
 
 double ScoreTask::flops() const {
   double most = 0;
-  for (const Size& size : sizes_) most = std::max(most, size.training->flops());
+  for (const Size& size : sizes_) most = std::max(most, size.parts * size.training->flops());
   return most;
 }
 

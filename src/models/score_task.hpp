@@ -5,6 +5,9 @@
 ///   prior.*                   power spectrum of the Gaussian part: see power_spectrum_from
 ///   train.batch = 16          examples of the (first) size in a step, on all ranks together; other sizes get as many
 ///                             pixels
+///   train.micro_batch         examples of the (first) size that go through the network at once: a step is the sum of
+///                             such parts, the same parts on any number of ranks. Networks with batch norm take a
+///                             rank's whole share at once
 ///   train.sigma               "log-uniform" between score.sigma_min and score.sigma_max, evenly over a batch (default
 ///                             for whitened models), or "normal": |N(0, train.sigma_std^2)| (0.2), as published
 ///   data.validation_maps      held-out maps, denoised at five noise levels
@@ -16,6 +19,7 @@
 
 #include "umbriel/data/power_spectrum.hpp"
 #include "umbriel/models/score_model.hpp"
+#include "umbriel/nn/gradient_sum.hpp"
 #include "umbriel/nn/trainer.hpp"
 #include "umbriel/simulation/training_maps.hpp"
 
@@ -50,13 +54,15 @@ class ScoreTask final : public nn::TrainingTask {
     HostView2<float> host_power;
     View2<float> power;
     int batch;  // on all ranks
+    int parts;  // in which this rank's share goes through the network
     std::unique_ptr<ScoreTraining> training;
     MapBatch examples, noise;
     View1<float> sigma;
     View1<double> losses;
     View1<DrawKey> keys;
   };
-  static void make_buffers(Size& size);
+  int micro_batch(const Config& config, int batch) const;
+  void make_buffers(Size& size);
   void draw_noise(const Space& space, Size& size, std::uint32_t stream, std::int64_t first, int n);
 
   Communicator comm_;
@@ -67,6 +73,7 @@ class ScoreTask final : public nn::TrainingTask {
   bool log_uniform_ = true;
   double sigma_std_ = 0.2;
   std::unique_ptr<ScoreModel> model_;
+  std::unique_ptr<nn::GradientSum> sum_;
   std::vector<Size> sizes_;
 };
 

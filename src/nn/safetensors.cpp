@@ -214,20 +214,7 @@ void write_safetensors(const std::string& path, const std::vector<NamedTensor>& 
   bytes += text;
   for (const NamedTensor& tensor : tensors)
     bytes.append(reinterpret_cast<const char*>(tensor.values.data()), tensor.values.size() * sizeof(float));
-
-  write_then_rename(
-      path,
-      [&](const std::string& temporary) {
-        std::ofstream file(temporary, std::ios::binary);
-        file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-        file.close();
-        require(static_cast<bool>(file), ExitCode::file_system, "cannot write the file", path,
-                "check the folder, its permissions and the free space");
-      },
-      [&](const std::string& temporary) {
-        require(read_bytes(temporary) == bytes, ExitCode::file_system,
-                "the file reads back different from what was written", path, "check the disk");
-      });
+  write_bytes(path, bytes);
 }
 
 }  // namespace umbriel::nn

@@ -1,8 +1,8 @@
 /// The training loop of every model: gradients summed over ranks, optimiser, averages, validation, checkpoints, metrics.
 ///
 /// All ranks hold the same parameters and take the same steps. The ranks' shares of a step's examples make up the same
-/// global batch whatever their number, so that the losses agree up to rounding; with the same number of ranks a run that
-/// was stopped at any step and resumed gives the bits of one that was not.
+/// global batch whatever their number, so that the losses agree up to rounding, or to the bit if the task's gradients do
+/// (GradientSum). A run that was stopped at any step and resumed gives the bits of one that was not.
 #pragma once
 
 #include <cstdint>

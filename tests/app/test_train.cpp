@@ -71,7 +71,7 @@ TEST(Train, WritesWeightsAndMetricsWithEqualLossesOnAnyRanks) {
     EXPECT_EQ(metadata.at("umbriel.ranks"), std::to_string(ranks));
     EXPECT_NE(metadata.at("umbriel.inputs").find("cl.txt"), std::string::npos);
   }
-  for (std::size_t i = 0; i < 6; ++i) EXPECT_NEAR(series[1][i], series[0][i], 1e-5 * series[0][i]) << "step " << i;
+  EXPECT_EQ(series[1], series[0]);
 }
 
 TEST(Train, StoppedBySignalGoesOnToTheSameWeights) {

@@ -9,6 +9,7 @@
 
 #include <gtest/gtest.h>
 
+#include "../kernels/ops/reference_activation.hpp"
 #include "umbriel/nn/operations.hpp"
 #include "umbriel/rng/philox.hpp"
 
@@ -141,24 +142,6 @@ class DoubleInterpreter {
   static std::size_t at(Extents e, int n, int y, int x, int c) {
     return ((static_cast<std::size_t>(n) * e.h + y) * e.w + x) * e.c + static_cast<std::size_t>(c);
   }
-  static double apply(Activation f, double x) {
-    switch (f) {
-      case Activation::none:
-        return x;
-      case Activation::relu:
-        return x > 0 ? x : 0;
-      case Activation::elu:
-        return x > 0 ? x : std::exp(x) - 1;
-      case Activation::silu:
-        return x / (1 + std::exp(-x));
-      case Activation::softplus:
-        return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-      case Activation::tanh:
-        return std::tanh(x);
-    }
-    return x;
-  }
-
   void convolution(const ConvolutionOperation& o, Doubles& y) {
     const Conv2dGeometry& g = o.geometry;
     // The wide side is what the convolution reads, or its transpose writes.
@@ -196,7 +179,7 @@ class DoubleInterpreter {
     for (std::size_t i = 0; i < y.size(); ++i) {
       if (o.bias) y[i] += parameter(o.bias)[i % channels];
       if (o.inputs.size() > 1) y[i] += value(o.inputs[1])[i];
-      y[i] = apply(o.activation, y[i]);
+      y[i] = umbriel::testing::reference_activation(o.activation, y[i]);
     }
   }
 
@@ -217,7 +200,7 @@ class DoubleInterpreter {
         y[i] = (x[i] - mean) / std::sqrt(variance + static_cast<double>(o.epsilon)) * parameter(o.gamma)[c] +
                parameter(o.beta)[c];
         if (o.inputs.size() > 1) y[i] += value(o.inputs[1])[i];
-        y[i] = apply(o.activation, y[i]);
+        y[i] = umbriel::testing::reference_activation(o.activation, y[i]);
       }
     }
   }
@@ -239,7 +222,7 @@ class DoubleInterpreter {
         each([&](std::size_t i, int) { variance += (x[i] - mean) * (x[i] - mean) / count; });
         each([&](std::size_t i, int c) {
           const double z = (x[i] - mean) / std::sqrt(variance + static_cast<double>(o.epsilon));
-          y[i] = apply(o.activation, z * parameter(o.gamma)[c] + parameter(o.beta)[c]);
+          y[i] = umbriel::testing::reference_activation(o.activation, z * parameter(o.gamma)[c] + parameter(o.beta)[c]);
         });
       }
     }
@@ -268,7 +251,8 @@ class DoubleInterpreter {
     } else if (const auto* o = dynamic_cast<const GroupNormOperation*>(&operation)) {
       group_norm(*o, y);
     } else if (const auto* o = dynamic_cast<const ActivationOperation*>(&operation)) {
-      for (std::size_t i = 0; i < y.size(); ++i) y[i] = apply(o->activation, input(0)[i]);
+      for (std::size_t i = 0; i < y.size(); ++i)
+        y[i] = umbriel::testing::reference_activation(o->activation, input(0)[i]);
     } else if (const auto* o = dynamic_cast<const SumOperation*>(&operation)) {
       for (std::size_t i = 0; i < y.size(); ++i)
         y[i] = static_cast<double>(o->alpha) * input(0)[i] + static_cast<double>(o->beta) * input(1)[i];

@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "reference_activation.hpp"
 #include "support.hpp"
 #include "umbriel/ops/activation_math.hpp"
 
@@ -16,29 +17,11 @@ using testing::Reference;
 constexpr Activation all[] = {Activation::none, Activation::relu,     Activation::elu,
                               Activation::silu, Activation::softplus, Activation::tanh};
 
-double reference(Activation f, double x) {
-  switch (f) {
-    case Activation::none:
-      return x;
-    case Activation::relu:
-      return x > 0 ? x : 0;
-    case Activation::elu:
-      return x > 0 ? x : std::expm1(x);
-    case Activation::silu:
-      return x / (1 + std::exp(-x));
-    case Activation::softplus:
-      return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
-    case Activation::tanh:
-      return std::tanh(x);
-  }
-  return 0;
-}
-
 TEST(ActivationMath, IsAccurateToAFewUnitsInTheLastPlace) {
   for (const Activation f : all) {
     double worst = 0;
     const auto check = [&](float x) {
-      const double expected = reference(f, static_cast<double>(x));
+      const double expected = testing::reference_activation(f, static_cast<double>(x));
       if (expected == 0) {
         EXPECT_EQ(activation_value(f, x), 0);
       } else {
@@ -77,7 +60,8 @@ TEST(Activate, AppliesTheFunctionToEveryElement) {
     const Reference x = testing::random(shape.extents, 1);
     for (const Activation f : all) {
       Reference expected(shape.extents);
-      for (std::size_t i = 0; i < x.values.size(); ++i) expected.values[i] = reference(f, x.values[i]);
+      for (std::size_t i = 0; i < x.values.size(); ++i)
+        expected.values[i] = testing::reference_activation(f, x.values[i]);
       const Field in(x, shape.wider), out(shape.extents, shape.wider / 2);
       activate(Space(), f, in.slice, out.slice);
       testing::expect_near(out, expected, 3e-7, testing::describe(shape));
@@ -95,7 +79,9 @@ TEST(ActivateBackward, IsTheGradient) {
       Reference gradient(shape.extents), sum(shape.extents);
       for (std::size_t i = 0; i < x.values.size(); ++i) {
         constexpr double h = 1e-6;
-        const double slope = (reference(f, x.values[i] + h) - reference(f, x.values[i] - h)) / (2 * h);
+        const double slope =
+            (testing::reference_activation(f, x.values[i] + h) - testing::reference_activation(f, x.values[i] - h)) /
+            (2 * h);
         gradient.values[i] = slope * dy.values[i];
         sum.values[i] = before.values[i] + gradient.values[i];
       }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "reference_activation.hpp"
 #include "umbriel/ops/conv2d.hpp"
 #include "umbriel/ops/conv2d_implementation.hpp"
 
@@ -202,24 +203,6 @@ double error_of(const Values& values, const Exact& exact) {
   return difference / largest;
 }
 
-double exact_activation(Activation f, double x) {
-  switch (f) {
-    case Activation::relu:
-      return std::max(x, 0.0);
-    case Activation::elu:
-      return x < 0 ? std::expm1(x) : x;
-    case Activation::silu:
-      return x / (1 + std::exp(-x));
-    case Activation::softplus:
-      return std::log1p(std::exp(x));
-    case Activation::tanh:
-      return std::tanh(x);
-    case Activation::none:
-      break;
-  }
-  return x;
-}
-
 struct Problem {
   Conv2dGeometry g;
   Extents in, out;
@@ -317,8 +300,9 @@ TEST_P(EveryBackend, FusesBiasResidualAndActivation) {
         const bool sliced = number % 2 == 0;
         Exact exact = convolved;
         for (std::size_t i = 0; i < exact.size(); ++i) {
-          exact[i] = exact_activation(f, exact[i] + static_cast<double>(p.residual[i]) +
-                                             (with_bias ? static_cast<double>(p.bias[i % p.g.c_out]) : 0.0));
+          exact[i] =
+              testing::reference_activation(f, exact[i] + static_cast<double>(p.residual[i]) +
+                                                   (with_bias ? static_cast<double>(p.bias[i % p.g.c_out]) : 0.0));
         }
         const Array x(p.in, p.x), r(p.out, p.residual, 0, 3 * sliced);
         const Array y(p.out, in_place ? p.residual : Values(), 2 * sliced, 0);
@@ -465,8 +449,9 @@ TEST(Conv2d, KeepsItsAccuracyInWideLayersOfLargeMaps) {
       const auto check = [&](bool with_bias, bool with_residual, Activation f, int more) {
         Exact exact = convolved;
         for (std::size_t i = 0; i < exact.size(); ++i) {
-          exact[i] = exact_activation(f, exact[i] + (with_residual ? static_cast<double>(p.residual[i]) : 0.0) +
-                                             (with_bias ? static_cast<double>(p.bias[i % p.g.c_out]) : 0.0));
+          exact[i] =
+              testing::reference_activation(f, exact[i] + (with_residual ? static_cast<double>(p.residual[i]) : 0.0) +
+                                                   (with_bias ? static_cast<double>(p.bias[i % p.g.c_out]) : 0.0));
         }
         const Array x(p.in, p.x, more, 0), r(p.out, p.residual, 0, more), y(p.out, {}, more, more);
         layer.forward(space, x.slice(), with_bias ? bias.data() : nullptr,

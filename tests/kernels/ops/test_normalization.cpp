@@ -1,6 +1,7 @@
 // Normalisations against plain float64 loops, and their gradients against finite differences of those.
 #include "umbriel/ops/normalization.hpp"
 
+#include "reference_activation.hpp"
 #include "support.hpp"
 
 namespace umbriel {
@@ -11,28 +12,11 @@ using testing::expect_near;
 using testing::Field;
 using testing::random;
 using testing::Reference;
+using testing::reference_activation;
 
 constexpr Activation all[] = {Activation::none, Activation::relu,     Activation::elu,
                               Activation::silu, Activation::softplus, Activation::tanh};
 constexpr double epsilon = 1e-3;
-
-double activation(Activation f, double x) {
-  switch (f) {
-    case Activation::none:
-      return x;
-    case Activation::relu:
-      return x > 0 ? x : 0;
-    case Activation::elu:
-      return x > 0 ? x : std::expm1(x);
-    case Activation::silu:
-      return x / (1 + std::exp(-x));
-    case Activation::softplus:
-      return std::log1p(std::exp(x));
-    case Activation::tanh:
-      return std::tanh(x);
-  }
-  return 0;
-}
 
 std::vector<double> vector(int count, std::uint32_t stream, double mean = 0) {
   return random({1, 1, 1, count}, stream, mean).values;
@@ -94,7 +78,7 @@ TEST(ScaleShift, IsAnAffineMapOfEachChannel) {
         expected.for_each([&](int n, int y, int i, int c) {
           const auto k = static_cast<std::size_t>(c);
           const double z = x(n, y, i, c) * scales[k] + shifts[k] + (adds ? residual(n, y, i, c) : 0);
-          expected(n, y, i, c) = activation(f, z);
+          expected(n, y, i, c) = reference_activation(f, z);
         });
         scale_shift(Space(), in.slice, scale.data(), shift.data(), adds ? beside.slice : Activations(), f, out.slice);
         expect_near(out, expected, 2e-6, describe(shape));
@@ -120,7 +104,7 @@ TEST(BatchNormBackward, IsTheGradient) {
             for (int j = 0; j < e.h; ++j) {
               for (int i = 0; i < e.w; ++i) {
                 y(n, j, i, c) =
-                    activation(f, (x(n, j, i, c) - mean) * rstd * gamma[k] + beta[k] + residual(n, j, i, c));
+                    reference_activation(f, (x(n, j, i, c) - mean) * rstd * gamma[k] + beta[k] + residual(n, j, i, c));
               }
             }
           }
@@ -183,7 +167,7 @@ Reference group_norm_reference(const Reference& x, int groups, const std::vector
         for (int i = 0; i < x.extents.w; ++i) {
           for (int c = g * size; c < (g + 1) * size; ++c) {
             const auto k = static_cast<std::size_t>(c);
-            y(n, j, i, c) = activation(f, (x(n, j, i, c) - mean) * rstd * gamma[k] + beta[k]);
+            y(n, j, i, c) = reference_activation(f, (x(n, j, i, c) - mean) * rstd * gamma[k] + beta[k]);
           }
         }
       }
