@@ -265,7 +265,7 @@ std::unique_ptr<Conv2d::Implementation> implementation(const Code& code, const P
 
 constexpr double tolerance = 1e-5;
 
-class EveryBackend : public testing::TestWithParam<Case> {};
+class EveryBackend : public ::testing::TestWithParam<Case> {};
 
 TEST_P(EveryBackend, ConvolvesAsTheDefinition) {
   const Problem p(GetParam());
@@ -404,7 +404,7 @@ TEST_P(EveryBackend, GivesASampleTheSameBitsInAnyBatch) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Conv2d, EveryBackend, testing::ValuesIn(cases()),
+INSTANTIATE_TEST_SUITE_P(Conv2d, EveryBackend, ::testing::ValuesIn(cases()),
                          [](const auto& info) { return std::to_string(info.index); });
 
 TEST_P(EveryBackend, KeepsTheStatedErrorInLowerPrecision) {
@@ -495,8 +495,8 @@ TEST(Conv2d, ExactGradientsAreFiniteDifferences) {
       Values x = p.x, w = p.w;
       x[i] += 0.5f;  // draws have 24 bits below 1: this is exact but for the last bit
       w[k] += 0.5f;
-      EXPECT_NEAR(slope(x, p.w), dx[i], 1e-5 * (1 + std::fabs(dx[i]))) << testing::PrintToString(c);
-      EXPECT_NEAR(slope(p.x, w), dw[k], 1e-5 * (1 + std::fabs(dw[k]))) << testing::PrintToString(c);
+      EXPECT_NEAR(slope(x, p.w), dx[i], 1e-5 * (1 + std::fabs(dx[i]))) << ::testing::PrintToString(c);
+      EXPECT_NEAR(slope(p.x, w), dw[k], 1e-5 * (1 + std::fabs(dw[k]))) << ::testing::PrintToString(c);
     }
   }
 }
