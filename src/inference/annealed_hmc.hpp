@@ -31,7 +31,7 @@
 /// ends, E modes alone are not unitary and this is an approximation of order t / sigma_gamma^2.) The flow of the
 /// Gaussian prior is followed exactly, the rest in multistep steps of second order. A network is worst on large scales
 /// at low temperatures, where denoising has little to teach it: trajectories believe it, the flow hardly moves there.
-/// So trajectories stay as hot as the noise allows (an unobserved field whose chains ended at 0.03 had 0.92 of the
+/// So trajectories stay as hot as the noise allows (an unobserved field whose chains ended at 0.03 had 0.90 of the
 /// right variance and 0.7 of the right power on its largest scales, at 0.1 it has 1.00 and 1.03 +- 0.07). The
 /// probability-flow sampler takes no trajectories but a few at the hot end.
 ///
