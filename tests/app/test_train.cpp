@@ -116,6 +116,7 @@ TEST(Train, RefusesBadInput) {
       {"train score train.toml --set train.step=3", 2, 2, "did you mean train.steps"},
       {"train score train.toml --set network.width=[4]", 2, 1, "did you mean network.widths"},
       {"train score train.toml --set train.batch=3", 2, 2, "train.batch"},
+      {"train score train.toml --set train.micro_batch=3", 2, 2, "train.micro_batch"},
       {"train score train.toml --set train.learning_rate=-1", 2, 1, "train.learning_rate"},
       {"train score train.toml --set train.initialisation=zeros", 2, 1, "train.initialisation"},
       {"train score train.toml --set data.size=[15,16]", 2, 1, "multiples of 2"},
