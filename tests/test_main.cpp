@@ -3,12 +3,14 @@
 
 #include <cstdio>
 
+#include "umbriel/core/device_layout.hpp"
 #include "umbriel/core/kokkos.hpp"
 #include "umbriel/mpi/communicator.hpp"
 
 int main(int argc, char** argv) {
   umbriel::MpiSession mpi(argc, argv);
   Kokkos::ScopeGuard kokkos(argc, argv);
+  umbriel::require_device_layout();
   ::testing::InitGoogleTest(&argc, argv);
   const umbriel::Communicator world = umbriel::Communicator::world();
   if (!world.is_root()) {

@@ -25,7 +25,7 @@ using umbriel::nn::Operation;
 using umbriel::nn::Tape;
 
 struct Arguments {
-  std::string config, pass = "frozen";
+  std::string config, pass = "frozen", backend = "automatic", precision = "float32";
   int size = 360, batch = 1, repeats = 5, warm_up = 2;
   bool by_operation = false;
 };
@@ -137,12 +137,14 @@ void profile_backward(Profile& profile, const Space& space, const Tape& tape, in
 void run(const Communicator& comm, const Arguments& arguments) {
   const umbriel::Config config = arguments.config.empty() ? umbriel::Config::parse("network.kind = \"uresnet18\"")
                                                           : umbriel::Config::load(arguments.config);
+  const umbriel::nn::Options options{umbriel::backend_named(arguments.backend),
+                                     umbriel::precision_named(arguments.precision), comm};
   const Space space;
   Samples samples;
   double flops = 0;
   Profile profile;
   if (arguments.pass == "frozen") {
-    const umbriel::bench::FrozenRun frozen(config, arguments.size, arguments.batch);
+    const umbriel::bench::FrozenRun frozen(config, arguments.size, arguments.batch, options);
     samples = time(comm, arguments, frozen);
     flops = frozen.flops();
     for (int i = 0; arguments.by_operation && i < arguments.repeats; ++i)
@@ -150,7 +152,7 @@ void run(const Communicator& comm, const Arguments& arguments) {
   } else {
     umbriel::require(arguments.batch % comm.size() == 0, umbriel::ExitCode::usage,
                      "the batch cannot be shared evenly by the ranks", "--batch", "give a multiple of the ranks");
-    umbriel::bench::TrainingRun training(config, arguments.size, arguments.batch / comm.size(), comm);
+    umbriel::bench::TrainingRun training(config, arguments.size, arguments.batch / comm.size(), options);
     samples = time(comm, arguments, training);
     flops = training.flops();
     for (int i = 0; arguments.by_operation && i < arguments.repeats; ++i) {
@@ -171,6 +173,7 @@ void run(const Communicator& comm, const Arguments& arguments) {
   const int maps = arguments.pass == "frozen" ? arguments.batch * comm.size() : arguments.batch;
   const nlohmann::json line = {{"pass", arguments.pass},
                                {"size", arguments.size},
+                               {"precision", arguments.precision},
                                {"maps", maps},
                                {"ranks", comm.size()},
                                {"threads", space.concurrency()},
@@ -200,6 +203,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--batch", arguments.batch, "maps: frozen, on each rank; in a training step, on all ranks together")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--backend", arguments.backend, "of convolutions: automatic, kokkos, onednn or cudnn")
+      ->capture_default_str();
+  app.add_option("--precision", arguments.precision, "of their products: float32, tf32 or bfloat16")
       ->capture_default_str();
   app.add_option("--repeats", arguments.repeats)->check(CLI::PositiveNumber)->capture_default_str();
   app.add_option("--warm-up", arguments.warm_up, "repeats before those that are timed")

@@ -2,6 +2,7 @@
 /// training (network.kind and what belongs to it); the input has two channels, the map and its Gaussian score.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -39,18 +40,19 @@ inline View1<float> make_sigma(int batch) {
 /// Evaluates the frozen network on a batch.
 class FrozenRun {
  public:
-  FrozenRun(const Config& config, int side, int batch)
+  FrozenRun(const Config& config, int side, int batch, nn::Options options = {})
       : network_(make_random_network(config)), maps_(make_maps(batch, side)), scores_("scores", batch, side, side, 1) {
     nn::Tape record(network_->parameters(), false);
-    const nn::Value x = record.input({1, side, side, 2});
+    tile_ = std::min(batch, nn::samples_of_a_tile(static_cast<std::int64_t>(side) * side));
+    const nn::Value x = record.input({tile_, side, side, 2});
     std::vector<nn::Scalars> noise;
     for (int i = 0; i < network_->noise_features(); ++i) {
-      noise.push_back(record.scalars(1));
+      noise.push_back(record.scalars(tile_));
       noise_.emplace_back("noise", static_cast<std::size_t>(batch));
     }
     const nn::Value y = network_->build(record, x, noise);
     published_flops_ = record.flops();
-    frozen_ = std::make_unique<nn::FrozenNetwork>(record, y, network_->parameters().values());
+    frozen_ = std::make_unique<nn::FrozenNetwork>(record, y, network_->parameters().values(), std::move(options));
     network_->set_noise(Space(), batch, make_sigma(batch), noise_);
   }
 
@@ -60,12 +62,15 @@ class FrozenRun {
   }
 
   /// Of the batch: as computed, and before convolutions moved to coarser maps.
-  double flops() const { return frozen_->flops() * static_cast<double>(maps_.extent(0)); }
-  double published_flops() const { return published_flops_ * static_cast<double>(maps_.extent(0)); }
+  double flops() const { return frozen_->flops() * tiles(); }
+  double published_flops() const { return published_flops_ * tiles(); }
   const nn::Tape& tape() const { return frozen_->tape(); }
 
  private:
+  double tiles() const { return static_cast<double>(maps_.extent(0)) / tile_; }
+
   std::unique_ptr<Network> network_;
+  int tile_ = 1;
   Tensor maps_, scores_;
   std::vector<View1<float>> noise_;
   std::unique_ptr<nn::FrozenNetwork> frozen_;
@@ -76,17 +81,18 @@ class FrozenRun {
 class TrainingRun {
  public:
   /// @param batch  on this rank
-  TrainingRun(const Config& config, int side, int batch, const Communicator& comm = {})
+  TrainingRun(const Config& config, int side, int batch, nn::Options options = {})
       : network_(make_random_network(config)),
-        tape_(network_->parameters(), true, {Backend::automatic, Precision::float32, comm}),
+        comm_(options.comm),
+        tape_(network_->parameters(), true, std::move(options)),
         optimiser_(nn::make_optimiser(network_->parameters(), {})),
-        reducer_(comm, network_->parameters().gradients()) {
+        reducer_(comm_, network_->parameters().gradients()) {
     const nn::Value x = tape_.input({batch, side, side, 2});
     std::vector<nn::Scalars> noise;
     for (int i = 0; i < network_->noise_features(); ++i) noise.push_back(tape_.scalars(batch));
     output_ = network_->build(tape_, x, noise);
     tape_.plan(output_);
-    scale_ = 2.0f / static_cast<float>(tape_.extents(output_).elements() * comm.size());
+    scale_ = 2.0f / static_cast<float>(tape_.extents(output_).elements() * comm_.size());
     const Space space;
     copy_channels(space, make_maps(batch, side), tape_.value(x));
     std::vector<View1<float>> features;
@@ -115,6 +121,7 @@ class TrainingRun {
 
  private:
   std::unique_ptr<Network> network_;
+  Communicator comm_;
   nn::Tape tape_;
   nn::Value output_;
   float scale_ = 1;

@@ -103,6 +103,21 @@ void copy(const Space& space, const T* from, T* to, std::size_t n) {
   Kokkos::deep_copy(space, To(to, n), From(from, n));
 }
 
+/// Makes the only column of maps one pixel wide that of a real map: cuFFT does not ignore what breaks that.
+struct MakeHermitian {
+  Complex* columns;  ///< [map, ky]
+  int height;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
+    const std::int64_t map = i / (height / 2 + 1);
+    const int ky = static_cast<int>(i % (height / 2 + 1)), mirrored = (height - ky) % height;
+    Complex &a = columns[map * height + ky], &b = columns[map * height + mirrored];
+    const float re = 0.5f * (a.real() + b.real()), im = 0.5f * (a.imag() - b.imag());
+    a = Complex(re, im);
+    b = Complex(re, -im);
+  }
+};
+
 /// Calls execute(from, to) for each tile of n maps; map i has in_size numbers at from + i in_size.
 template <class In, class Out, class Execute>
 void each_tile(const Space& space, int n, int tile, In* from, std::size_t in_size, In* from_buffer, Out* to,
@@ -132,6 +147,11 @@ void RealFft::inverse(const Space& space, const SpectrumBatch& spectra, const Ma
   const Plans& plans = *plans_;
   detail::require_fft_shapes(plans.grid, maps, spectra, n);
   UMBRIEL_CHECK_CUFFT(cufftSetStream(plans.inverse, space.cuda_stream()));
+  if (plans.grid.width == 1) {
+    const std::int64_t modes = static_cast<std::int64_t>(n) * (plans.grid.height / 2 + 1);
+    Kokkos::parallel_for("umbriel::fft_hermitian", Range(space, 0, modes),
+                         MakeHermitian{spectra.data(), plans.grid.height});
+  }
   each_tile(space, n, plans.tile, spectra.data(), plans.grid.modes(), plans.spectra.data(), maps.data(),
             plans.grid.pixels(), plans.maps.data(),
             [&](Complex* from, float* to) { UMBRIEL_CHECK_CUFFT(cufftExecC2R(plans.inverse, cufft(from), to)); });

@@ -35,7 +35,10 @@ enum class Pass { forward, data, weights };
 /// weights' gradient does not depend on the number of threads. 3x3 depthwise of 64
 /// channels: 22, 98: oneDNN. Only oneDNN multiplies in bfloat16.
 Backend preferred(Pass pass, const Conv2dGeometry& g, [[maybe_unused]] Extents output, Precision precision) {
-  if (has_backend(Backend::cudnn)) return Backend::cudnn;
+  if (has_backend(Backend::cudnn)) {
+    const bool thin = g.groups == 1 && g.stride == 1 && g.c_out <= 3 && g.c_in >= 16 && g.kernel_y * g.kernel_x > 1;
+    return pass == Pass::forward && thin ? Backend::kokkos : Backend::cudnn;
+  }
   if (!has_backend(Backend::onednn)) return Backend::kokkos;
   if (precision == Precision::bfloat16) return Backend::onednn;
 #ifdef UMBRIEL_WITH_ONEDNN
@@ -104,6 +107,14 @@ const char* name_of(Backend backend) {
   return "";
 }
 
+Precision precision_named(const std::string& name) {
+  if (name == "float32") return Precision::float32;
+  if (name == "tf32") return Precision::tf32;
+  if (name == "bfloat16") return Precision::bfloat16;
+  throw Error(ExitCode::usage, std::string("unknown precision \"").append(name).append("\""), "",
+              "choose float32, tf32 or bfloat16");
+}
+
 bool has_backend(Backend backend) {
   switch (backend) {
     case Backend::onednn:
@@ -164,7 +175,8 @@ Conv2d::Conv2d(const Conv2dGeometry& geometry, Extents input, bool training, Bac
   plan_->training = training;
   std::array<Passes, backend_names.size()> passes;
   for (const Pass pass : {Pass::forward, Pass::data, Pass::weights}) {
-    const Backend chosen = backend == Backend::automatic ? preferred(pass, geometry, plan_->output, precision) : backend;
+    const Backend chosen =
+        backend == Backend::automatic ? preferred(pass, geometry, plan_->output, precision) : backend;
     plan_->chosen[Plan::index(pass)] = chosen;
     Passes& of_backend = passes[Plan::index(chosen)];
     if (pass == Pass::forward) of_backend.forward = true;

@@ -22,11 +22,14 @@ namespace umbriel {
 enum class Padding { zeros, periodic };
 enum class Backend { automatic, kokkos, onednn, cudnn };
 /// Arithmetic of the products; sums are float32. Relative error of an output against float32, of the layer's largest:
-/// tf32 about 1e-3, bfloat16 about 1e-2. What a backend lacks it computes in float32.
+/// tf32 about 1e-3, bfloat16 about 1e-2. What a backend lacks it computes in float32; gradients of weights are never
+/// less than tf32.
 enum class Precision { float32, tf32, bfloat16 };
 
 Backend backend_named(const std::string& name);
 const char* name_of(Backend backend);
+/// @throws Error(usage) unless `name` is float32, tf32 or bfloat16
+Precision precision_named(const std::string& name);
 /// True if this build can run convolutions on `backend`.
 bool has_backend(Backend backend);
 

@@ -8,11 +8,19 @@
 #include "umbriel/core/views.hpp"
 #include "umbriel/ops/activation_math.hpp"
 #include "umbriel/ops/conv2d_implementation.hpp"
+#include "umbriel/ops/packs.hpp"
 
 namespace umbriel {
 namespace {
 
 constexpr int tile_pixels = 4, tile_channels = 4;
+
+// Arrays are registers on a device only where every index into them is known when the kernel is compiled.
+#ifdef __CUDA_ARCH__
+#define UMBRIEL_UNROLL _Pragma("unroll")
+#else
+#define UMBRIEL_UNROLL
+#endif
 
 constexpr int blocks_of(int count, int size) { return (count + size - 1) / size; }
 
@@ -98,6 +106,100 @@ struct Forward {
   std::int64_t threads() const {
     return static_cast<std::int64_t>(x.extents.n) * layer.out_h * blocks_of(layer.out_w, tile_pixels) * layer.g.groups *
            blocks_of(layer.group_out, tile_channels);
+  }
+};
+
+/// y of few channels from many, stride 1, on a device: a team computes strips of neighbouring pixels. Sixteen lanes
+/// share a strip, each with four input channels of every sixty-four, so that a pixel's channels are loaded side by side
+/// and a value, once loaded, serves every tap of its row. Lanes are added in index order.
+struct ThinForward {
+  static constexpr int strip = 8, lanes = 16, strips = 8, quad = 4, most_out = 4, most_kernel = 9;
+  static constexpr int team_size = lanes * strips;
+  using Policy = Kokkos::TeamPolicy<Space, Kokkos::IndexType<std::int64_t>>;
+  using Scratch = Kokkos::View<float*, Space::scratch_memory_space, Kokkos::MemoryUnmanaged>;
+  using Quad = detail::Pack<quad>;
+
+  Layer layer;
+  ConstActivations x;
+  const float* weights;  ///< [ky, kx, ci, co]
+  const float* bias;
+  ConstActivations residual;
+  Activation activation;
+  Activations y;
+
+  static bool suits(const Conv2dGeometry& g) {
+    return !runs_on_host && g.groups == 1 && g.stride == 1 && g.c_out <= most_out && g.kernel_x <= most_kernel &&
+           g.c_in >= 16 && g.c_in % quad == 0;
+  }
+  static bool suits(ConstActivations x) { return detail::suits_packs(x); }
+  KOKKOS_INLINE_FUNCTION std::int64_t all_strips() const {
+    return static_cast<std::int64_t>(x.extents.n) * layer.out_h * blocks_of(layer.out_w, strip);
+  }
+  static constexpr std::size_t scratch_floats = static_cast<std::size_t>(team_size) * most_out * strip;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const Policy::member_type& member) const {
+    const Conv2dGeometry& g = layer.g;
+    const int lane = member.team_rank() % lanes, local = member.team_rank() / lanes;
+    const std::int64_t index = static_cast<std::int64_t>(member.league_rank()) * strips + local;
+    const int strips_a_row = blocks_of(layer.out_w, strip);
+    const bool inside_batch = index < all_strips();
+    const int first_x = static_cast<int>(index % strips_a_row) * strip;
+    const int oy = static_cast<int>(index / strips_a_row % layer.out_h);
+    const int n = static_cast<int>(index / strips_a_row / layer.out_h);
+    float sums[most_out][strip] = {};
+    for (int ci = lane * quad; inside_batch && ci < g.c_in; ci += lanes * quad) {
+      for (int ky = 0; ky < g.kernel_y; ++ky) {
+        const int iy = inside(oy + ky - g.pad_y, layer.h, g.padding);
+        if (iy < 0) continue;
+        Quad row[strip + most_kernel - 1];
+        UMBRIEL_UNROLL
+        for (int i = 0; i < strip + most_kernel - 1; ++i) {
+          const int ix = i < strip + g.kernel_x - 1 ? inside(first_x + i - g.pad_x, layer.w, g.padding) : -1;
+          row[i] = ix < 0 ? Quad{} : Quad::load(&x(n, iy, ix, ci));
+        }
+        UMBRIEL_UNROLL
+        for (int kx = 0; kx < most_kernel; ++kx) {
+          if (kx >= g.kernel_x) continue;
+          const float* tap = weights + (static_cast<std::int64_t>(ky * g.kernel_x + kx) * g.c_in + ci) * g.c_out;
+          UMBRIEL_UNROLL
+          for (int co = 0; co < most_out; ++co) {
+            if (co >= g.c_out) continue;
+            UMBRIEL_UNROLL
+            for (int q = 0; q < quad; ++q) {
+              const float w = tap[q * g.c_out + co];
+              UMBRIEL_UNROLL
+              for (int p = 0; p < strip; ++p) sums[co][p] += row[kx + p].value[q] * w;
+            }
+          }
+        }
+      }
+    }
+    const Scratch shared(member.team_scratch(0), scratch_floats);
+    // [strip of the team][output channel][pixel][lane]
+    UMBRIEL_UNROLL
+    for (int co = 0; co < most_out; ++co) {
+      UMBRIEL_UNROLL
+      for (int p = 0; p < strip; ++p) shared(((local * most_out + co) * strip + p) * lanes + lane) = sums[co][p];
+    }
+    member.team_barrier();
+    if (!inside_batch) return;
+    for (int i = lane; i < g.c_out * strip; i += lanes) {
+      const int co = i / strip, p = i % strip;
+      if (first_x + p >= layer.out_w) continue;
+      float value = 0;
+      for (int l = 0; l < lanes; ++l) value += shared(((local * most_out + co) * strip + p) * lanes + l);
+      if (bias) value += bias[co];
+      if (residual.data) value += residual(n, oy, first_x + p, co);
+      y(n, oy, first_x + p, co) = activation_value(activation, value);
+    }
+  }
+
+  void run(const Space& space) const {
+    const std::int64_t teams = (all_strips() + strips - 1) / strips;
+    Kokkos::parallel_for(
+        "umbriel::conv2d_thin_forward",
+        Policy(space, teams, team_size).set_scratch_size(0, Kokkos::PerTeam(Scratch::shmem_size(scratch_floats))),
+        *this);
   }
 };
 
@@ -257,6 +359,12 @@ class PortableConv2d final : public Conv2d::Implementation {
 
   void forward(const Space& space, ConstActivations x, const float* bias, ConstActivations residual,
                Activation activation, Activations y) const override {
+    if constexpr (!runs_on_host) {
+      if (ThinForward::suits(layer_.g) && ThinForward::suits(x)) {
+        ThinForward{layer_, x, weights_.data(), bias, residual, activation, y}.run(space);
+        return;
+      }
+    }
     const Forward kernel{layer_, x, weights_.data(), bias, residual, activation, y};
     Kokkos::parallel_for("umbriel::conv2d_forward", Range(space, 0, kernel.threads()), kernel);
   }

@@ -10,7 +10,7 @@
 ///
 /// and the two functions here call it so that GCC vectorises the loop for any number of channels: coefficients are
 /// laid out as a tile that repeats over as many pixels as fit, so that a dense array is one flat loop. On a device
-/// there is one thread an element.
+/// there is one thread for one or four channels of a pixel.
 ///
 /// Sums are float64. A sample is cut into blocks of pixels whose size depends on its extents alone; in a block,
 /// pixels are added in order, in as many lanes as pixels fit in a tile; then come lanes, blocks and samples in order.
@@ -24,6 +24,7 @@
 #include "umbriel/core/check.hpp"
 #include "umbriel/core/loops.hpp"
 #include "umbriel/ops/activations.hpp"
+#include "umbriel/ops/packs.hpp"
 
 namespace umbriel::detail {
 
@@ -105,23 +106,31 @@ struct MapBlock {
   }
 };
 
-/// One element, on a device.
-template <class Op, bool accumulate>
-struct MapElement {
+/// A few channels of a pixel, on a device.
+template <class Op, bool accumulate, int width>
+struct MapPack {
   Op op;
   Inputs in;
   Activations y;
   std::int64_t pixels;
 
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t index) const {
-    const std::int64_t p = index / y.extents.c;
-    const int c = static_cast<int>(index % y.extents.c);
-    float k[table_rows<Op>];
-    if constexpr (Op::coefficients > 0) op.prepare(static_cast<int>(p / pixels), c, k);
-    float& out = y.pixel(p)[c];
-    const float value = op(Op::inputs > 0 ? in.a.pixel(p)[c] : 0.0f, Op::inputs > 1 ? in.b.pixel(p)[c] : 0.0f,
-                           Op::inputs > 2 ? in.d.pixel(p)[c] : 0.0f, k);
-    out = accumulate ? out + value : value;
+    const PackIndex<width> at(index, y.extents.c);
+    Pack<width> a{}, b{}, d{}, out{};
+    if constexpr (Op::inputs > 0) a = Pack<width>::load(in.a.pixel(at.pixel) + at.channel);
+    if constexpr (Op::inputs > 1) b = Pack<width>::load(in.b.pixel(at.pixel) + at.channel);
+    if constexpr (Op::inputs > 2) d = Pack<width>::load(in.d.pixel(at.pixel) + at.channel);
+    float* const to = y.pixel(at.pixel) + at.channel;
+    if constexpr (accumulate) out = Pack<width>::load(to);
+    int n = 0;
+    if constexpr (Op::coefficients > 0) n = static_cast<int>(Split(at.pixel, static_cast<int>(pixels)).whole);
+    for (int i = 0; i < width; ++i) {
+      float k[table_rows<Op>];
+      if constexpr (Op::coefficients > 0) op.prepare(n, at.channel + i, k);
+      const float value = op(a.value[i], b.value[i], d.value[i], k);
+      out.value[i] = accumulate ? out.value[i] + value : value;
+    }
+    out.store(to);
   }
 };
 
@@ -133,8 +142,11 @@ void run_map(const char* label, const Space& space, const Op& op, const Inputs& 
     const std::int64_t blocks = (pixels + block - 1) / block;
     Kokkos::parallel_for(label, Range(space, 0, y.extents.n * blocks),
                          MapBlock<Op, accumulate>{op, in, y, pixels, block, blocks, in.dense() && y.dense()});
+  } else if (suits_packs(in.a) && suits_packs(in.b) && suits_packs(in.d) && suits_packs(y)) {
+    Kokkos::parallel_for(label, Range(space, 0, y.extents.elements() / widest_pack),
+                         MapPack<Op, accumulate, widest_pack>{op, in, y, pixels});
   } else {
-    Kokkos::parallel_for(label, Range(space, 0, y.extents.elements()), MapElement<Op, accumulate>{op, in, y, pixels});
+    Kokkos::parallel_for(label, Range(space, 0, y.extents.elements()), MapPack<Op, accumulate, 1>{op, in, y, pixels});
   }
 }
 

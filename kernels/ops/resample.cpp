@@ -25,8 +25,9 @@ void for_channels(int channels, const F& f) {
 }
 /// @}
 
-/// y = scale * sum of x over a block of factor x factor pixels, in float64.
-template <bool accumulate>
+/// y = scale * sum of x over a block of factor x factor pixels, in float64. @tparam width  channels of a device's
+/// thread
+template <bool accumulate, int width>
 struct Gather {
   ConstActivations x;
   Activations y;
@@ -70,7 +71,7 @@ struct Gather {
     }
   }
 
-  /// A row of y on a host, an element on a device.
+  /// A row of y on a host, a pack on a device.
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
     const int channels = y.extents.c;
     if constexpr (runs_on_host) {
@@ -90,16 +91,27 @@ struct Gather {
           block<tile>(in + ox * factor * x.pitch + c, out + ox * y.pitch + c, std::min(tile, channels - c));
       }
     } else {
-      const std::int64_t p = i / channels, row = p / y.extents.w;
-      const std::int64_t first_row = row / y.extents.h * x.extents.h + row % y.extents.h * factor;
-      const int c = static_cast<int>(i % channels);
-      block<1>(x.pixel(first_row * x.extents.w + p % y.extents.w * factor) + c, y.pixel(p) + c, 1);
+      const detail::PackIndex<width> at(i, channels);
+      const detail::Split column(at.pixel, y.extents.w), row(column.whole, y.extents.h);
+      const std::int64_t first = (row.whole * x.extents.h + row.rest * factor) * x.extents.w + column.rest * factor;
+      double sums[width] = {};
+      for (int j = 0; j < factor; ++j) {
+        for (int k = 0; k < factor; ++k) {
+          const float* from = x.pixel(first + static_cast<std::int64_t>(j) * x.extents.w + k) + at.channel;
+          const auto values = detail::Pack<width>::load(from);
+          for (int c = 0; c < width; ++c) sums[c] += static_cast<double>(values.value[c]);
+        }
+      }
+      float* const to = y.pixel(at.pixel) + at.channel;
+      auto out = detail::Pack<width>::load(to);
+      for (int c = 0; c < width; ++c) store(sums[c], out.value[c]);
+      out.store(to);
     }
   }
 };
 
-/// y = scale * x in each pixel of a block, 0 where there is no block.
-template <bool accumulate>
+/// y = scale * x in each pixel of a block, 0 where there is no block. @tparam width  channels of a device's thread
+template <bool accumulate, int width>
 struct Spread {
   ConstActivations x;
   Activations y;
@@ -129,7 +141,7 @@ struct Spread {
     }
   }
 
-  /// A row of y on a host, an element on a device.
+  /// A row of y on a host, a pack on a device.
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
     const int channels = y.extents.c;
     if constexpr (runs_on_host) {
@@ -144,27 +156,35 @@ struct Spread {
       }
       leave_out(out, x.extents.w * factor, y.extents.w);
     } else {
-      const std::int64_t p = i / channels, row = p / y.extents.w;
-      const std::int64_t ix = p % y.extents.w / factor, iy = row % y.extents.h / factor;
-      const int c = static_cast<int>(i % channels);
-      float& out = y.pixel(p)[c];
+      const detail::PackIndex<width> at(i, channels);
+      const detail::Split column(at.pixel, y.extents.w), row(column.whole, y.extents.h);
+      const int ix = column.rest / factor, iy = row.rest / factor;
+      float* const to = y.pixel(at.pixel) + at.channel;
+      detail::Pack<width> out{};
+      if constexpr (accumulate) out = detail::Pack<width>::load(to);
       if (ix < x.extents.w && iy < x.extents.h) {
-        store(x.pixel((row / y.extents.h * x.extents.h + iy) * x.extents.w + ix)[c], out);
-      } else if (!accumulate) {
-        out = 0;
+        const auto in =
+            detail::Pack<width>::load(x.pixel((row.whole * x.extents.h + iy) * x.extents.w + ix) + at.channel);
+        for (int c = 0; c < width; ++c) store(in.value[c], out.value[c]);
       }
+      out.store(to);
     }
   }
 };
 
-template <template <bool> class Op>
+template <template <bool, int> class Op>
 void run(const char* label, const Space& space, ConstActivations x, Activations y, int factor, float scale,
          bool accumulate) {
-  const std::int64_t count = runs_on_host ? static_cast<std::int64_t>(y.extents.n) * y.extents.h : y.extents.elements();
-  if (accumulate) {
-    Kokkos::parallel_for(label, Range(space, 0, count), Op<true>{x, y, factor, scale});
+  const auto loop = [&](std::int64_t count, const auto& op) {
+    Kokkos::parallel_for(label, Range(space, 0, count), op);
+  };
+  constexpr int wide = runs_on_host ? 1 : detail::widest_pack;
+  const std::int64_t elements = y.extents.elements();
+  if (runs_on_host || (detail::suits_packs(x) && detail::suits_packs(y))) {
+    const std::int64_t count = runs_on_host ? static_cast<std::int64_t>(y.extents.n) * y.extents.h : elements / wide;
+    accumulate ? loop(count, Op<true, wide>{x, y, factor, scale}) : loop(count, Op<false, wide>{x, y, factor, scale});
   } else {
-    Kokkos::parallel_for(label, Range(space, 0, count), Op<false>{x, y, factor, scale});
+    accumulate ? loop(elements, Op<true, 1>{x, y, factor, scale}) : loop(elements, Op<false, 1>{x, y, factor, scale});
   }
 }
 

@@ -39,18 +39,15 @@ void LearnedPrior::plan(Grid grid, double pixel_arcmin, const HostView2<float>& 
             "the model was trained on pixels of " + found->second + " arcmin, and the survey's are of another size",
             path_, "choose such pixels for the survey, or train a model for its own");
   }
-  evaluator_ = std::make_unique<ScoreEvaluator>(model_, model_.network().parameters().values(), grid,
-                                                on_device(power), std::move(options));
+  evaluator_ = std::make_unique<ScoreEvaluator>(model_, model_.network().parameters().values(), grid, on_device(power),
+                                                std::move(options));
 }
 
 nn::Options read_compute(const Config& config) {
   nn::Options options;
   options.backend =
       backend_named(config.choice("compute.backend", "automatic", {"automatic", "kokkos", "onednn", "cudnn"}));
-  const std::string precision = config.choice("compute.precision", "float32", {"float32", "tf32", "bfloat16"});
-  options.precision = precision == "tf32"       ? Precision::tf32
-                      : precision == "bfloat16" ? Precision::bfloat16
-                                                : Precision::float32;
+  options.precision = precision_named(config.choice("compute.precision", "float32", {"float32", "tf32", "bfloat16"}));
   return options;
 }
 

@@ -7,6 +7,7 @@
 #include "umbriel/app/commands.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/provenance.hpp"
+#include "umbriel/core/device_layout.hpp"
 #include "umbriel/core/kokkos.hpp"
 
 namespace {
@@ -94,8 +95,10 @@ int main(int argc, char** argv) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);
     sub->footer(std::string(command.details).append("\n\n").append(footer));
     if (command.takes == Command::Takes::result) {
-      sub->add_option("result", results,
-                      command.run == umbriel::run_inspect ? "result (HDF5) or model (safetensors)" : "result file (HDF5)")->required();
+      sub->add_option(
+             "result", results,
+             command.run == umbriel::run_inspect ? "result (HDF5) or model (safetensors)" : "result file (HDF5)")
+          ->required();
       if (command.run == umbriel::run_report) sub->add_option("-o,--output", line.output, "HTML page to write");
       continue;
     }
@@ -115,6 +118,7 @@ int main(int argc, char** argv) {
   Kokkos::ScopeGuard kokkos(argc, argv);
   int code = 0;
   try {
+    umbriel::require_device_layout();
     for (const Command& command : commands) {
       if (!app.got_subcommand(command.name)) continue;
       if (command.takes == Command::Takes::result) {

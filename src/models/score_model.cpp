@@ -176,9 +176,6 @@ struct Record {
   }
 };
 
-/// Samples that the network takes at a time: one keeps a host's caches warm, a device wants more work.
-constexpr int tile_of_maps = runs_on_host ? 1 : 8;
-
 constexpr const char* format_key = "umbriel.format";
 constexpr const char* format_name = "umbriel score 1";
 
@@ -235,7 +232,7 @@ ScoreEvaluator::ScoreEvaluator(const ScoreModel& model, const View1<float>& valu
       // Rounding must not put the last level that was trained beyond the end.
       sigma_max_(1.0001f * static_cast<float>(model.settings().sigma_max)),
       network_([&] {
-        const Record record(model, grid, tile_of_maps);
+        const Record record(model, grid, nn::samples_of_a_tile(grid.pixels()));
         return nn::FrozenNetwork(record.tape, record.output, values, std::move(options));
       }()) {
   const int tile = network_.tile(), channels = model_.input_channels();
@@ -362,9 +359,9 @@ void ScoreTraining::step(const Space& space, const MapBatch& maps, const MapBatc
                          SetNorm{norms_, static_cast<double>(grid_.pixels())});
   }
   fft_->forward(space, output, spectra_, batch_);
-  sum_each_map("umbriel::loss", space, batch_, grid_.height, grid_.half_width(), sums_, losses,
-               LossTerm{filters_, weight, state_, noise_, spectra_, sigma, norms_, grid_, scale,
-                        static_cast<double>(total)});
+  sum_each_map(
+      "umbriel::loss", space, batch_, grid_.height, grid_.half_width(), sums_, losses,
+      LossTerm{filters_, weight, state_, noise_, spectra_, sigma, norms_, grid_, scale, static_cast<double>(total)});
   // The transform's adjoint: scale * inverse of the gradient's spectrum, whose factor `scale` is in LossTerm already.
   fft_->inverse(space, spectra_, gradient, batch_);
   tape_.backward(space, ready);

@@ -42,8 +42,8 @@ HostLayer on_coarse_map(const HostLayer& fine) {
   HostLayer coarse{phase_geometry(fine.geometry), {}, fine.bias};
   const View1<float> weights("fine", fine.weight.size());
   const View1<float> phases("phases", static_cast<std::size_t>(coarse.geometry.weights()));
-  Kokkos::deep_copy(weights, Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(fine.weight.data(),
-                                                                                             fine.weight.size()));
+  Kokkos::deep_copy(
+      weights, Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(fine.weight.data(), fine.weight.size()));
   phase_weights(space, fine.geometry, weights.data(), phases.data());
   space.fence();
   coarse.weight = to_host(phases);
@@ -205,8 +205,8 @@ class Freezer {
   };
   Declared declare(ParameterSet& set, HostLayer layer) {
     const Conv2dGeometry& g = layer.geometry;
-    const ParameterId weight = declare(set, Role::convolution, {g.kernel_y, g.kernel_x, g.c_in / g.groups, g.c_out},
-                                       std::move(layer.weight));
+    const ParameterId weight =
+        declare(set, Role::convolution, {g.kernel_y, g.kernel_x, g.c_in / g.groups, g.c_out}, std::move(layer.weight));
     const auto size = static_cast<int>(layer.bias.size());
     return {g, weight, declare(set, Role::bias, {size}, std::move(layer.bias))};
   }
@@ -253,9 +253,9 @@ class Freezer {
     const Declared d = declare(set, on_coarse_map(layer));
     actions_.push_back([=, this](Tape& tape) {
       const Value phases = convolve(tape, place(old_coarse), {}, d, {}, Activation::none);
-      put(old_y, tape.record(std::make_unique<InterleaveOperation>(phases, place(chain.residual), d.bias,
-                                                                   chain.activation),
-                             fine));
+      put(old_y,
+          tape.record(std::make_unique<InterleaveOperation>(phases, place(chain.residual), d.bias, chain.activation),
+                      fine));
     });
   }
 
@@ -344,6 +344,11 @@ class Freezer {
 
 }  // namespace
 
+int samples_of_a_tile(std::int64_t pixels) {
+  constexpr std::int64_t device_pixels = 1 << 20;
+  return runs_on_host ? 1 : static_cast<int>(std::clamp<std::int64_t>(device_pixels / pixels, 1, 256));
+}
+
 FrozenNetwork::FrozenNetwork(const Tape& record, Value output, const View1<float>& values, Options options) {
   require(record.inputs().size() == 1 && !record.training(), ExitCode::usage,
           "only a record for inference with one input can be frozen", "freeze");
@@ -371,14 +376,15 @@ void FrozenNetwork::run(const Space& space, ConstActivations input, const std::v
           ExitCode::usage, "the input does not have the shape that the network was frozen for", "network");
   for (int first = 0; first < input.extents.n; first += e.n) {
     const int n = std::min(e.n, input.extents.n - first);
-    copy_channels(space, input.samples(first, n), tape_->value(input_).samples(0, n));
+    tape_->use_samples(n);
+    copy_channels(space, input.samples(first, n), tape_->value(input_));
     for (std::size_t i = 0; i < scalars.size(); ++i) {
-      const auto from = std::make_pair(static_cast<std::size_t>(first), static_cast<std::size_t>(first + n));
-      Kokkos::deep_copy(space, Kokkos::subview(tape_->scalars(scalars_[i]), std::make_pair(std::size_t{0}, from.second - from.first)),
-                        Kokkos::subview(scalars[i], from));
+      const auto begin = static_cast<std::size_t>(first), count = static_cast<std::size_t>(n);
+      Kokkos::deep_copy(space, Kokkos::subview(tape_->scalars(scalars_[i]), std::make_pair(std::size_t{0}, count)),
+                        Kokkos::subview(scalars[i], std::make_pair(begin, begin + count)));
     }
     tape_->forward(space);
-    copy_channels(space, tape_->value(output_).samples(0, n), output.samples(first, n));
+    copy_channels(space, tape_->value(output_), output.samples(first, n));
   }
 }
 

@@ -133,19 +133,20 @@ void ConvolutionOperation::forward(const Space& space, const Tape& tape) {
     conv_->forward(space, x, b, residual, activation, y);
     return;
   }
-  if (!transposed) {
-    conv_->forward(space, x, b, residual, Activation::none, before_);
-  } else if (!before_.data()) {
+  if (transposed && !before_.data()) {
     conv_->backward_data(space, x, y, false);
     return;
+  }
+  const Activations before = Activations(before_).samples(0, y.extents.n);
+  if (!transposed) {
+    conv_->forward(space, x, b, residual, Activation::none, before);
   } else {
-    conv_->backward_data(space, x, before_, false);
+    conv_->backward_data(space, x, before, false);
     if (b) {
-      Kokkos::parallel_for("umbriel::nn::add_bias", Range(space, 0, y.extents.pixels()),
-                           AddBias{before_, b, Activations(before_)});
+      Kokkos::parallel_for("umbriel::nn::add_bias", Range(space, 0, y.extents.pixels()), AddBias{before, b, before});
     }
   }
-  activate(space, activation, before_, y);
+  activate(space, activation, before, y);
 }
 
 void ConvolutionOperation::backward(const Space& space, const Tape& tape) {
@@ -199,9 +200,10 @@ BatchNormOperation::BatchNormOperation(Value x, Value residual, ParameterId gamm
 }
 
 void BatchNormOperation::plan(const Tape& tape) {
-  require(!tape.training() || inputs.size() == 1 || derivative_from_output(activation), ExitCode::usage,
-          std::string("a batch norm with a residual cannot be trained with the nonlinearity ").append(name_of(activation)),
-          "batch norm", "apply the nonlinearity behind it");
+  require(
+      !tape.training() || inputs.size() == 1 || derivative_from_output(activation), ExitCode::usage,
+      std::string("a batch norm with a residual cannot be trained with the nonlinearity ").append(name_of(activation)),
+      "batch norm", "apply the nonlinearity behind it");
   const int channels = tape.extents(output).c;
   const auto c = static_cast<std::size_t>(channels);
   sums_ = View1<double>("umbriel::nn::moment_sums", 2 * c + 1);
@@ -291,9 +293,8 @@ void BatchNormOperation::forward(const Space& space, const Tape& tape) {
                          FinishMoments{sums_, set.value(gamma), set.value(beta), mean, variance, mean_, rstd_, scale_,
                                        shift_, decay, epsilon, channels});
   } else {
-    Kokkos::parallel_for(
-        "umbriel::nn::use_running_moments", each_channel,
-        UseRunningMoments{set.value(gamma), set.value(beta), mean, variance, scale_, shift_, epsilon});
+    Kokkos::parallel_for("umbriel::nn::use_running_moments", each_channel,
+                         UseRunningMoments{set.value(gamma), set.value(beta), mean, variance, scale_, shift_, epsilon});
   }
   const ConstActivations residual = inputs.size() > 1 ? ConstActivations(tape.value(inputs[1])) : ConstActivations();
   scale_shift(space, x, scale_.data(), shift_.data(), residual, activation, tape.value(output));
@@ -362,8 +363,8 @@ void GroupNormOperation::backward(const Space& space, const Tape& tape) {
   const bool wanted = tape.wants_gradient(inputs[0]);
   // Without a reader the gradient of x goes where dy was: nobody reads that any more.
   group_norm_backward(space, x, dy, groups, set.value(gamma), set.value(beta), activation, moments_,
-                      wanted ? tape.gradient(inputs[0]) : dy, wanted && tape.accumulates(*this, 0), &fresh_(0, 0),
-                      &fresh_(1, 0), scratch_);
+                      wanted ? tape.gradient(inputs[0]) : dy, wanted && tape.accumulates(*this, 0), fresh_.data(),
+                      fresh_.data() + x.extents.c, scratch_);
   Kokkos::parallel_for("umbriel::nn::add_norm_gradients", Range(space, 0, x.extents.c),
                        AddFresh{fresh_, set.gradient(gamma), set.gradient(beta), tape.accumulates_parameter(*this, 0),
                                 tape.accumulates_parameter(*this, 1)});
@@ -426,8 +427,7 @@ void ModulateOperation::backward(const Space& space, const Tape& tape) {
   modulate_backward(space, x, m.channels(0, c), tape.gradient(output),
                     tape.wants_gradient(inputs[0]) ? tape.gradient(inputs[0]) : Activations(),
                     tape.accumulates(*this, 0), fresh.channels(0, c), fresh.channels(c, c), scratch_);
-  if (tape.wants_gradient(inputs[1]))
-    copy_channels(space, fresh, tape.gradient(inputs[1]), tape.accumulates(*this, 1));
+  if (tape.wants_gradient(inputs[1])) copy_channels(space, fresh, tape.gradient(inputs[1]), tape.accumulates(*this, 1));
 }
 
 void PoolOperation::forward(const Space& space, const Tape& tape) {

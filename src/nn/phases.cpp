@@ -2,6 +2,7 @@
 
 #include "umbriel/core/loops.hpp"
 #include "umbriel/ops/activation_math.hpp"
+#include "umbriel/ops/packs.hpp"
 
 namespace umbriel::nn {
 namespace {
@@ -76,10 +77,8 @@ struct Interleave {
       const Interleave self = *this;
       for (int x = 0; x < w; ++x) self.pixel(static_cast<int>(index / h), static_cast<int>(index % h), x, 0, c);
     } else {
-      const std::int64_t row = index / c / w;
-      const int channel = static_cast<int>(index % c);
-      pixel(static_cast<int>(row / h), static_cast<int>(row % h), static_cast<int>(index / c % w), channel,
-            channel + 1);
+      const detail::Split channel(index, c), column(channel.whole, w), row(column.whole, h);
+      pixel(static_cast<int>(row.whole), row.rest, column.rest, channel.rest, channel.rest + 1);
     }
   }
 };
@@ -111,10 +110,8 @@ struct Separate {
         for (int phase = 0; phase < 4; ++phase) self.pixel(n, y, x, phase, 0, c);
       }
     } else {
-      const std::int64_t column = index / c / 4, row = column / w;
-      const int channel = static_cast<int>(index % c);
-      pixel(static_cast<int>(row / h), static_cast<int>(row % h), static_cast<int>(column % w),
-            static_cast<int>(index / c % 4), channel, channel + 1);
+      const detail::Split channel(index, c), phase(channel.whole, 4), column(phase.whole, w), row(column.whole, h);
+      pixel(static_cast<int>(row.whole), row.rest, column.rest, phase.rest, channel.rest, channel.rest + 1);
     }
   }
 };

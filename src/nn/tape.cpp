@@ -99,7 +99,10 @@ Activations Tape::slice(Value value, const View1<float>& memory, bool gradient) 
   return Activations(first, root.extents).channels(place.first_channel, extents(value).c);
 }
 
-Activations Tape::value(Value value) const { return slice(value, memory_, false); }
+Activations Tape::value(Value value) const {
+  const Activations all = slice(value, memory_, false);
+  return samples_ > 0 ? all.samples(0, samples_) : all;
+}
 Activations Tape::gradient(Value value) const { return slice(value, gradient_memory_, true); }
 
 /// Buffers, one for each value that does not lie in another's. Times are positions on the tape; a gradient lives while
@@ -228,9 +231,7 @@ void Tape::find_accumulation() {
   }
 }
 
-bool Tape::accumulates(const Operation& operation, int input) const {
-  return adds_[at(operation.position)][at(input)];
-}
+bool Tape::accumulates(const Operation& operation, int input) const { return adds_[at(operation.position)][at(input)]; }
 
 bool Tape::accumulates_parameter(const Operation& operation, int parameter) const {
   return adds_to_parameter_[at(operation.position)][at(parameter)];
@@ -238,6 +239,13 @@ bool Tape::accumulates_parameter(const Operation& operation, int parameter) cons
 
 void Tape::load_parameters(const Space& space) {
   for (const auto& operation : operations_) operation->load_parameters(space, *this);
+}
+
+void Tape::use_samples(int n) {
+  require(!training_ && n > 0 && n <= extents(inputs_.front()).n, ExitCode::usage,
+          "a tape cannot run on " + std::to_string(n) + " samples", "use_samples",
+          "ask for no more than were recorded");
+  samples_ = n;
 }
 
 void Tape::forward(const Space& space) {

@@ -102,6 +102,9 @@ class Tape {
   const View1<float>& scalars(Scalars scalars) const { return scalars_[static_cast<std::size_t>(scalars.index)]; }
   /// Call it after parameters were set, before forward passes; while training each forward pass begins with it.
   void load_parameters(const Space& space);
+  /// From now on forward passes compute, and `value` gives, only the first n samples of what was planned. Not in
+  /// training.
+  void use_samples(int n);
   void forward(const Space& space);
   /// Gradients of all parameters, given that of the output.
   /// @param ready  called with falling element numbers of the flat gradient array: all from there on is final
@@ -145,7 +148,8 @@ class Tape {
   std::vector<View1<float>> scalars_;
   std::vector<std::unique_ptr<Operation>> operations_;
   Value output_;
-  std::vector<bool> runs_backward_;                         // operation: its output has a gradient
+  int samples_ = 0;                                          // see use_samples; 0: all
+  std::vector<bool> runs_backward_;                          // operation: its output has a gradient
   std::vector<std::vector<bool>> adds_, adds_to_parameter_;  // operation, input: not the first to write
   std::vector<std::int64_t> final_from_;                     // operation: see backward's `ready`
   View1<float> memory_, gradient_memory_;

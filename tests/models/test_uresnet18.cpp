@@ -1,5 +1,5 @@
-// The published network against PyTorch, with the weights exchanged through safetensors. Needs a Python with PyTorch and
-// safetensors (UMBRIEL_TORCH_PYTHON) and the network in PyTorch (UMBRIEL_TORCH_NETWORK); skips where they are not.
+// The published network against PyTorch, with the weights exchanged through safetensors. Needs a Python with PyTorch
+// and safetensors (UMBRIEL_TORCH_PYTHON) and the network in PyTorch (UMBRIEL_TORCH_NETWORK); skips where they are not.
 #include <gtest/gtest.h>
 
 #include <unistd.h>
@@ -17,7 +17,8 @@ namespace {
 
 View1<float> to_view(const std::vector<float>& values) {
   View1<float> view("values", values.size());
-  Kokkos::deep_copy(view, Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(values.data(), values.size()));
+  Kokkos::deep_copy(view,
+                    Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(values.data(), values.size()));
   return view;
 }
 
@@ -110,11 +111,13 @@ TEST(UResNet18, AgreesWithPyTorch) {
     peer_network.parameters().allocate();
     const nn::ParameterSet& peer_set = peer_network.parameters();
     nn::load_weights((folder / "gradients.safetensors").string(), peer_set, peer_set.values());
+    // cuDNN sums gradients of weights in another order; some are small differences of large sums.
+    constexpr double gradient_tolerance = runs_on_host ? 1e-4 : 3e-4;
     for (const nn::Parameter& p : set.parameters()) {
       const auto size = static_cast<std::size_t>(p.size);
       EXPECT_LT(distance(to_vector(set.gradients().data() + p.offset, size),
                          to_vector(peer_set.values().data() + p.offset, size)),
-                1e-4)
+                gradient_tolerance)
           << p.name;
     }
   }

@@ -373,6 +373,29 @@ TEST(Tape, SaysBeforehandWhatPlanTakes) {
   }
 }
 
+TEST(Tape, RunsOnFewerSamplesThanWereRecordedButNotInTraining) {
+  ParameterSet set;
+  const Convolution convolution(set, "layer", 2, 3, Convolution::Settings{});
+  set.allocate();
+  set_parameters(set);
+  for (const bool training : {false, true}) {
+    Tape tape(set, training);
+    const Value x = tape.input({3, 4, 5, 2});
+    const Value y = convolution(tape, x);
+    tape.plan(y);
+    if (training) {
+      EXPECT_THROW(tape.use_samples(1), Error);
+      continue;
+    }
+    EXPECT_THROW(tape.use_samples(0), Error);
+    EXPECT_THROW(tape.use_samples(4), Error);
+    EXPECT_EQ(tape.value(y).extents.n, 3);
+    tape.use_samples(2);
+    EXPECT_EQ(tape.value(x).extents.n, 2);
+    EXPECT_EQ(tape.value(y).extents.n, 2);
+  }
+}
+
 TEST(Tape, RefusesToPutMapsOfDifferentSizeSideBySide) {
   ParameterSet set;
   set.allocate();
