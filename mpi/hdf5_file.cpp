@@ -198,6 +198,7 @@ struct Hdf5Writer::File {
     std::string text;
     bool ok = true;
     try {
+      // Not detail::Waiting: all ranks are here, and if they do not get on it is the file system.
       action();
     } catch (const std::exception& error) {
       ok = false;
@@ -415,7 +416,79 @@ void Hdf5Writer::attribute(const std::string& object, const std::string& name, s
   file_->scalar_attribute(object, name, value);
 }
 
-void Hdf5Writer::commit() {
+namespace {
+
+constexpr char seal_magic[] = "umbriel SHA-256 ";  // then 64 hexadecimal digits
+constexpr std::size_t seal_bytes = sizeof seal_magic - 1 + 64;
+
+/// SHA-256 of the first n bytes of an open file.
+std::string sum_of_beginning(std::FILE* file, std::uint64_t n) {
+  Sha256 sum;
+  std::vector<char> bytes(std::size_t{1} << 20);
+  while (n > 0) {
+    const std::size_t piece = std::fread(bytes.data(), 1, std::min<std::uint64_t>(n, bytes.size()), file);
+    if (piece == 0) throw std::runtime_error(std::string("read: ") + std::strerror(errno));
+    sum.update(bytes.data(), piece);
+    n -= piece;
+  }
+  return sum.finish();
+}
+
+using CFile = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
+
+}  // namespace
+
+void require_seal(const std::string& path) {
+  const CFile file(std::fopen(path.c_str(), "rb"), std::fclose);
+  require(file != nullptr, ExitCode::file_system, std::string("cannot read the file: ") + std::strerror(errno), path,
+          "check the path and its permissions");
+  struct stat status {};
+  const auto damaged = [&](const std::string& what) {
+    throw Error(ExitCode::input, what, path, "the file is damaged or was not written to its end");
+  };
+  if (::fstat(::fileno(file.get()), &status) != 0 || static_cast<std::uint64_t>(status.st_size) < seal_bytes)
+    damaged("it has no seal");
+  const std::uint64_t length = static_cast<std::uint64_t>(status.st_size) - seal_bytes;
+  std::string sum;
+  try {
+    sum = sum_of_beginning(file.get(), length);
+  } catch (const std::runtime_error& error) {
+    throw Error(ExitCode::file_system, error.what(), path, "check the disk");
+  }
+  std::string seal(seal_bytes, '\0');
+  if (std::fread(seal.data(), 1, seal_bytes, file.get()) != seal_bytes ||
+      seal.compare(0, sizeof seal_magic - 1, seal_magic) != 0)
+    damaged("it has no seal");
+  if (seal.substr(sizeof seal_magic - 1) != sum) damaged("its bytes are not those that were sealed");
+}
+
+std::string previous_generation(const std::string& path) { return path + ".previous"; }
+
+std::string newest_good_generation(const Communicator& comm, const std::string& path,
+                                   const std::function<void(const std::string&)>& complain) {
+  std::string good;
+  comm.together([&] {
+    if (!comm.is_root()) return;
+    std::string wrong;
+    for (const std::string& candidate : {path, previous_generation(path)}) {
+      if (::access(candidate.c_str(), F_OK) != 0) continue;
+      try {
+        require_seal(candidate);
+        good = candidate;
+        break;
+      } catch (const Error& error) {
+        complain(error.what());
+        wrong += wrong.empty() ? "" : "; ";
+        wrong += error.what();
+      }
+    }
+    require(!good.empty() || wrong.empty(), ExitCode::input, "no generation of the checkpoint is good: " + wrong, path,
+            "remove them to start anew");
+  });
+  return comm.broadcast(good);
+}
+
+void Hdf5Writer::commit(bool keep_previous) {
   file_->step("flush", [&] {
     const herr_t flushed = H5Fflush(file_->id, H5F_SCOPE_GLOBAL);
     const std::string text = flushed < 0 ? hdf5_text() : "";
@@ -428,16 +501,25 @@ void Hdf5Writer::commit() {
     const auto fail = [](const char* call) {
       throw std::runtime_error(std::string(call) + ": " + std::strerror(errno));
     };
-    const int descriptor = ::open(file_->temporary.c_str(), O_RDWR);
-    if (descriptor < 0) fail("open");
-    // Cutting at its end gives back the room that was reserved but not needed.
-    struct stat status {};
-    const bool cut = ::fstat(descriptor, &status) == 0 && ::ftruncate(descriptor, status.st_size) == 0;
-    const int reason = cut && ::fsync(descriptor) == 0 ? 0 : errno;
-    ::close(descriptor);
-    errno = reason;
-    if (errno != 0) fail("fsync");
     Hdf5Reader(file_->temporary).data_digest();  // reads every chunk, and with it every checksum
+    {
+      const CFile file(std::fopen(file_->temporary.c_str(), "r+b"), std::fclose);
+      struct stat status {};
+      if (file == nullptr || ::fstat(::fileno(file.get()), &status) != 0) fail("open");
+      const std::string sum = sum_of_beginning(file.get(), static_cast<std::uint64_t>(status.st_size));
+      const std::string seal = seal_magic + sum;
+      // Cutting at its end gives back the room that was reserved but not needed.
+      if (std::fseek(file.get(), 0, SEEK_END) != 0 ||
+          std::fwrite(seal.data(), 1, seal.size(), file.get()) != seal.size() || std::fflush(file.get()) != 0)
+        fail("write");
+      const off_t whole = status.st_size + static_cast<off_t>(seal.size());
+      if (::ftruncate(::fileno(file.get()), whole) != 0 || ::fsync(::fileno(file.get())) != 0) fail("fsync");
+    }
+    require_seal(file_->temporary);
+    // A crash between the two renames leaves the previous generation, and the next start finds that.
+    if (keep_previous && ::rename(file_->path.c_str(), previous_generation(file_->path).c_str()) != 0 &&
+        errno != ENOENT)
+      fail("rename");
     if (::rename(file_->temporary.c_str(), file_->path.c_str()) != 0) fail("rename");
     const std::size_t slash = file_->path.rfind('/');
     const std::string folder = slash == std::string::npos ? "." : file_->path.substr(0, slash + 1);

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -62,13 +63,28 @@ class Hdf5Writer {
   void attribute(const std::string& object, const std::string& name, std::int64_t value);
   /// @}
 
-  /// Makes the file appear under its own name, whole. @throws Error(file_system); the temporary file is removed then
-  void commit();
+  /// Makes the file appear under its own name, whole, with a seal (see require_seal) at its end.
+  /// @param keep_previous  a file that stood there before stays, as previous_generation(path)
+  /// @throws Error(file_system); the temporary file is removed then
+  void commit(bool keep_previous = false);
 
  private:
   struct File;
   std::unique_ptr<File> file_;
 };
+
+/// Throws Error(input) unless the last bytes of a file are the SHA-256 sum of all before: Hdf5Writer puts it there,
+/// where HDF5 does not look. So any changed byte is found, and any missing end.
+void require_seal(const std::string& path);
+
+/// PATH.previous
+std::string previous_generation(const std::string& path);
+
+/// The newer of `path` and its previous generation whose seal is good; empty if there is neither. Collective.
+/// @param complain  rank 0: called with what is wrong with a newer one
+/// @throws Error(input) on all ranks if there are files but no good one
+std::string newest_good_generation(const Communicator& comm, const std::string& path,
+                                   const std::function<void(const std::string&)>& complain);
 
 /// Reads on this process alone: any rank may open a file by itself.
 class Hdf5Reader {

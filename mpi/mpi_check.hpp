@@ -9,8 +9,16 @@
 #include <string>
 
 #include "umbriel/core/check.hpp"
+#include "umbriel/mpi/watchdog.hpp"
 
 namespace umbriel::detail {
+
+/// Runs a call that may wait for other ranks; the watchdog is to know.
+template <class Call>
+int wait_for(const Call& call) {
+  const Waiting waiting;
+  return call();
+}
 
 inline void check_mpi(int status, const char* call, const char* file, int line) {
   if (status == MPI_SUCCESS) return;
@@ -24,4 +32,5 @@ inline void check_mpi(int status, const char* call, const char* file, int line) 
 
 }  // namespace umbriel::detail
 
-#define UMBRIEL_CHECK_MPI(call) ::umbriel::detail::check_mpi(call, #call, __FILE__, __LINE__)
+#define UMBRIEL_CHECK_MPI(call) \
+  ::umbriel::detail::check_mpi(::umbriel::detail::wait_for([&] { return call; }), #call, __FILE__, __LINE__)

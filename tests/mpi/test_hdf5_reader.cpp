@@ -1,6 +1,8 @@
 // Files that are damaged, and files of other programs.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #define OMPI_SKIP_MPICXX 1
 #define MPICH_SKIP_MPICXX 1
 #include <hdf5.h>
@@ -75,13 +77,59 @@ TEST(Hdf5Reader, RefusesTruncatedFiles) {
   const SharedFolder folder{Communicator()};
   const std::string path = write_sample(folder);
   const std::string whole = testing::bytes_of_file(path);
-  for (const std::size_t length : std::vector<std::size_t>{0, 1, 100, whole.size() / 2, whole.size() - 1}) {
+  constexpr std::size_t seal = 80;  // behind the end of what HDF5 knows
+  for (const std::size_t length : std::vector<std::size_t>{0, 1, 100, whole.size() / 2, whole.size() - seal - 1}) {
     testing::write_bytes(path, whole.substr(0, length));
     refused(ExitCode::input, path, [&] {
       const Hdf5Reader file(path);
       file.data_digest();
     });
   }
+}
+
+TEST(Seal, FindsEveryMissingEndAndEveryChangedByte) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = write_sample(folder);
+  const std::string whole = testing::bytes_of_file(path);
+  EXPECT_NO_THROW(require_seal(path));
+  for (std::size_t length = 0; length < whole.size(); length += length + 70 < whole.size() ? 67 : 1) {
+    testing::write_bytes(path, whole.substr(0, length));
+    refused(ExitCode::input, path, [&] { require_seal(path); });
+  }
+  for (std::size_t at = 0; at < whole.size(); at += at + 100 < whole.size() ? 41 : 1) {
+    std::string bytes = whole;
+    bytes[at] = static_cast<char>(bytes[at] ^ (1 << at % 8));
+    testing::write_bytes(path, bytes);
+    refused(ExitCode::input, path, [&] { require_seal(path); });
+  }
+  testing::write_bytes(path, whole + "x");
+  refused(ExitCode::input, path, [&] { require_seal(path); });
+  refused(ExitCode::file_system, path + "no", [&] { require_seal(path + "no"); });
+}
+
+TEST(Generations, FallBackToTheOneBeforeAndComplain) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = write_sample(folder), before = previous_generation(path);
+  const std::string whole = testing::bytes_of_file(path);
+  std::vector<std::string> complaints;
+  const auto newest = [&] {
+    complaints.clear();
+    return newest_good_generation(Communicator(), path, [&](const std::string& what) { complaints.push_back(what); });
+  };
+  EXPECT_EQ(newest(), path);
+  testing::write_bytes(before, whole);
+  EXPECT_EQ(newest(), path);
+  EXPECT_TRUE(complaints.empty());
+  testing::write_bytes(path, whole.substr(0, whole.size() / 3));
+  EXPECT_EQ(newest(), before);
+  ASSERT_EQ(complaints.size(), 1U);
+  EXPECT_NE(complaints[0].find(path), std::string::npos);
+  testing::write_bytes(before, "not at all");
+  EXPECT_THROW(newest(), Error);
+  EXPECT_EQ(complaints.size(), 2U);
+  std::filesystem::remove(path);
+  std::filesystem::remove(before);
+  EXPECT_EQ(newest(), "");
 }
 
 // Whatever is broken, the answer is an Error: no crash, no endless memory. (Texts of attributes are left out: they lie
