@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "umbriel/inference/spectra.hpp"
+#include "umbriel/mpi/watchdog.hpp"
 
 namespace umbriel {
 
@@ -27,7 +28,11 @@ std::vector<ChainResult> run_chains(const Space& space, const Problem& problem, 
   sampler.add(chains);
   std::vector<ChainResult> results;
   sampler.run(
-      space, [&](ChainResult&& chain) { results.push_back(std::move(chain)); }, advanced, [] { return false; });
+      space, [&](ChainResult&& chain) { results.push_back(std::move(chain)); }, advanced,
+      [] {
+        report_alive();
+        return false;
+      });
   std::sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.chain < b.chain; });
   return results;
 }

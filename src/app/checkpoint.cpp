@@ -1,105 +1,225 @@
 #include "umbriel/app/checkpoint.hpp"
 
+#include <algorithm>
 #include <filesystem>
+#include <limits>
+#include <sstream>
+
+#include "umbriel/base/log.hpp"
 
 namespace umbriel {
 namespace {
 
-/// The scalars of a chain in one row: a table is simpler than a dataset each.
+/// The scalars of a finished chain in one row: a table is simpler than a dataset each.
 // chain, diverged, accept_rate, energy_error, score_evaluations, density_evaluations
 constexpr std::size_t scalars = 6;
 
-/// The first line in which two configurations differ.
-std::string difference(const std::string& now, const std::string& then) {
-  std::size_t at = 0;
-  while (at < now.size() && at < then.size() && now[at] == then[at]) ++at;
-  const auto line = [&](const std::string& text) {
-    const std::size_t before = text.rfind('\n', at == 0 ? 0 : at - 1);
-    const std::size_t begin = before == std::string::npos ? 0 : before + 1;
-    return text.substr(begin, text.find('\n', std::max(begin, std::min(at, text.size()))) - begin);
-  };
-  return "it has \"" + line(then) + "\", the configuration \"" + line(now) + "\"";
+/// This rank's rows among those of all ranks: theirs follow those of the lower ranks.
+struct Rows {
+  std::uint64_t first = 0, count = 0, total = 0;
+
+  Rows(const Communicator& comm, std::size_t here) : count(here) {
+    std::vector<std::int64_t> counts(static_cast<std::size_t>(comm.size()), 0);
+    counts[static_cast<std::size_t>(comm.rank())] = static_cast<std::int64_t>(here);
+    comm.sum(counts.data(), counts.size());
+    for (int rank = 0; rank < comm.size(); ++rank) {
+      const auto n = static_cast<std::uint64_t>(counts[static_cast<std::size_t>(rank)]);
+      if (rank < comm.rank()) first += n;
+      total += n;
+    }
+  }
+};
+
+/// Rows of `width` numbers, one an item, padded with NaN where an item has fewer.
+template <class T, class Item, class Get>
+std::vector<T> table_of(const std::vector<Item>& items, std::size_t width, const Get& get) {
+  std::vector<T> table;
+  table.reserve(items.size() * width);
+  for (const Item& item : items) {
+    const auto& values = get(item);
+    table.insert(table.end(), values.begin(), values.end());
+    table.resize(table.size() + (width - values.size()), std::numeric_limits<T>::quiet_NaN());
+  }
+  return table;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
 }
 
 }  // namespace
 
 std::string checkpoint_path(const std::string& output) { return output + ".checkpoint"; }
 
+namespace {
+
+/// The lines in which two configurations differ.
+std::string difference_of(const std::string& now, const std::string& then) {
+  const std::vector<std::string> here = lines_of(now), there = lines_of(then);
+  std::string text;
+  const auto list = [&](const char* whose, const std::vector<std::string>& from,
+                        const std::vector<std::string>& other) {
+    for (const std::string& line : from) {
+      if (std::find(other.begin(), other.end(), line) != other.end()) continue;
+      text.append(text.empty() ? "" : "; ").append(whose).append(" \"").append(line).append("\"");
+    }
+  };
+  list("the checkpoint has", there, here);
+  list("the configuration", here, there);
+  return text;
+}
+
+}  // namespace
+
+void require_same_configuration(const std::string& now, const std::string& then, const std::string& path,
+                                bool overridden) {
+  if (now == then) return;
+  const std::string what = "the checkpoint was made with another configuration: " + difference_of(now, then);
+  require(overridden, ExitCode::usage, what, path,
+          "run with the old configuration, remove the checkpoint to start anew, or go on all the same with --override");
+  log::warn(what + " (" + path + "); going on all the same, as --override asks");
+}
+
 void write_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
-                      const HmcOptions& options, std::size_t sample_size, const std::vector<ChainResult>& chains) {
-  // Ranks hold any number of finished chains: theirs follow those of the lower ranks.
-  const auto here = static_cast<std::uint64_t>(chains.size());
-  std::vector<std::int64_t> counts(static_cast<std::size_t>(comm.size()), 0);
-  counts[static_cast<std::size_t>(comm.rank())] = static_cast<std::int64_t>(here);
-  comm.sum(counts.data(), counts.size());
-  std::uint64_t first = 0, total = 0;
-  for (int rank = 0; rank < comm.size(); ++rank) {
-    if (rank < comm.rank()) first += static_cast<std::uint64_t>(counts[static_cast<std::size_t>(rank)]);
-    total += static_cast<std::uint64_t>(counts[static_cast<std::size_t>(rank)]);
-  }
-  std::vector<float> samples, sigma;
-  std::vector<double> table, log_density, tail;
-  for (const ChainResult& chain : chains) {
-    samples.insert(samples.end(), chain.sample.begin(), chain.sample.end());
-    sigma.insert(sigma.end(), chain.trace_sigma.begin(), chain.trace_sigma.end());
-    log_density.insert(log_density.end(), chain.trace_log_density.begin(), chain.trace_log_density.end());
-    tail.insert(tail.end(), chain.tail.begin(), chain.tail.end());
-    for (const double value : {static_cast<double>(chain.chain), chain.diverged ? 1.0 : 0.0, chain.accept_rate,
-                               chain.energy_error, static_cast<double>(chain.score_evaluations),
-                               static_cast<double>(chain.density_evaluations)})
-      table.push_back(value);
-  }
+                      const HmcOptions& options, std::size_t sample_size, std::size_t state_floats,
+                      const Checkpoint& chains) {
   const auto trace = static_cast<std::uint64_t>(options.trace_length());
+  const auto tail = static_cast<std::uint64_t>(options.tail) * monitored_quantities;
   ResultFile file(path, comm, "checkpoint");
   Hdf5Writer& hdf5 = file.hdf5();
-  hdf5.write_sharded<float>({"/sample", {}, "1", "final states"}, {total, sample_size}, first, here, samples.data());
-  hdf5.write_sharded<float>({"/sigma", {}, "1", "temperatures"}, {total, trace}, first, here, sigma.data());
-  hdf5.write_sharded<double>({"/log_density", {}, "1", "log-densities"}, {total, trace}, first, here,
-                             log_density.data());
-  hdf5.write_sharded<double>({"/tail", {}, "1", "monitored scalars"},
-                             {total, static_cast<std::uint64_t>(options.tail) * monitored_quantities}, first, here,
-                             tail.data());
-  hdf5.write_sharded<double>({"/table", {}, "1", "chain, diverged, accept_rate, energy_error, score_evaluations, density_evaluations"},
-                             {total, scalars}, first, here, table.data());
+  {
+    const Rows rows(comm, chains.finished.size());
+    std::vector<double> table;
+    for (const ChainResult& chain : chains.finished) {
+      for (const double value :
+           {static_cast<double>(chain.chain), chain.diverged ? 1.0 : 0.0, chain.accept_rate, chain.energy_error,
+            static_cast<double>(chain.score_evaluations), static_cast<double>(chain.density_evaluations)})
+        table.push_back(value);
+    }
+    const auto write = [&](const std::string& name, const std::string& words, std::uint64_t width, const auto& values) {
+      using T = std::decay_t<decltype(values.front())>;
+      hdf5.write_sharded<T>({"/" + name, {}, "1", words}, {rows.total, width}, rows.first, rows.count, values.data());
+    };
+    const auto& list = chains.finished;
+    write("sample", "final states", sample_size,
+          table_of<float>(
+              list, sample_size, [](const ChainResult& c) -> auto& { return c.sample; }));
+    write("sigma", "temperatures", trace,
+          table_of<float>(
+              list, trace, [](const ChainResult& c) -> auto& { return c.trace_sigma; }));
+    write("log_density", "log-densities", trace,
+          table_of<double>(
+              list, trace, [](const ChainResult& c) -> auto& { return c.trace_log_density; }));
+    write("tail", "monitored scalars", tail,
+          table_of<double>(
+              list, tail, [](const ChainResult& c) -> auto& { return c.tail; }));
+    write("table", "chain, diverged, accept_rate, energy_error, score_evaluations, density_evaluations", scalars,
+          table);
+  }
+  {
+    const Rows rows(comm, chains.under_way.size());
+    std::vector<std::int64_t> lengths;
+    for (const ChainState& state : chains.under_way) {
+      for (const std::size_t n : {state.trace_sigma.size(), state.trace_log_density.size(), state.tail.size()})
+        lengths.push_back(static_cast<std::int64_t>(n));
+    }
+    const auto write = [&](const std::string& name, const std::string& words, std::uint64_t width, const auto& values) {
+      using T = std::decay_t<decltype(values.front())>;
+      hdf5.write_sharded<T>({"/under_way/" + name, {}, "1", words}, {rows.total, width}, rows.first, rows.count,
+                            values.data());
+    };
+    const auto& list = chains.under_way;
+    const std::uint64_t numbers = AnnealedHmc::state_numbers();
+    write("numbers", "numbers of a chain's state", numbers,
+          table_of<double>(
+              list, numbers, [](const ChainState& c) -> auto& { return c.numbers; }));
+    write("arrays", "arrays of a chain's state", state_floats,
+          table_of<float>(
+              list, state_floats, [](const ChainState& c) -> auto& { return c.arrays; }));
+    write("sigma", "temperatures so far", trace,
+          table_of<float>(
+              list, trace, [](const ChainState& c) -> auto& { return c.trace_sigma; }));
+    write("log_density", "log-densities so far", trace,
+          table_of<double>(
+              list, trace, [](const ChainState& c) -> auto& { return c.trace_log_density; }));
+    write("tail", "monitored scalars so far", tail,
+          table_of<double>(
+              list, tail, [](const ChainState& c) -> auto& { return c.tail; }));
+    write("lengths", "of sigma, log_density and tail", 3, lengths);
+  }
   hdf5.attribute("/", "schema_version", static_cast<std::int64_t>(schema_version));
   hdf5.attribute("/", "command", std::string("checkpoint"));
   hdf5.attribute("/", "identity", identity);
-  file.commit();
+  hdf5.commit(true);
 }
 
-std::vector<ChainResult> read_checkpoint(const std::string& path, const std::string& identity,
-                                         const HmcOptions& options, std::size_t sample_size, const ShardRange& shard) {
-  std::vector<ChainResult> chains;
-  if (!std::filesystem::exists(path)) return chains;
-  const Hdf5Reader file(path);
-  const std::string then = file.attribute("/", "identity");
-  require(then == identity, ExitCode::usage,
-          "the checkpoint was made with another configuration: " + difference(identity, then), path,
-          "run with the old configuration, or remove the checkpoint to start anew");
-  const std::vector<double> table = file.read<double>("/table");
-  const auto trace = static_cast<std::size_t>(options.trace_length());
-  const auto tail = static_cast<std::size_t>(options.tail) * monitored_quantities;
-  require(file.shape("/sample").back() == sample_size && file.shape("/sigma").back() == trace &&
-              file.shape("/tail").back() == tail,
-          ExitCode::input, "the checkpoint has arrays of other shapes", path, "remove it to start anew");
-  for (std::size_t row = 0; row < table.size() / scalars; ++row) {
-    const double* values = table.data() + row * scalars;
-    const auto index = static_cast<std::int64_t>(values[0]);
-    if (index < shard.first || index >= shard.first + shard.count) continue;
-    ChainResult chain;
-    chain.chain = index;
-    chain.diverged = values[1] != 0;
-    chain.accept_rate = values[2];
-    chain.energy_error = values[3];
-    chain.score_evaluations = static_cast<std::int64_t>(values[4]);
-    chain.density_evaluations = static_cast<std::int64_t>(values[5]);
-    chain.sample = file.read<float>("/sample", row, 1);
-    chain.trace_sigma = file.read<float>("/sigma", row, 1);
-    chain.trace_log_density = file.read<double>("/log_density", row, 1);
-    chain.tail = file.read<double>("/tail", row, 1);
-    chains.push_back(std::move(chain));
-  }
+Checkpoint read_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
+                           const HmcOptions& options, std::size_t sample_size, std::size_t state_floats,
+                           const ShardRange& shard, bool overridden) {
+  Checkpoint chains;
+  const std::string good = newest_good_generation(
+      comm, path, [](const std::string& what) { log::warn("a checkpoint is not good and is passed over: " + what); });
+  if (good.empty()) return chains;
+  if (comm.is_root() && good != path) log::warn("going on from the generation before: " + good);
+  comm.together([&] {
+    const Hdf5Reader file(good);
+    require_same_configuration(identity, file.attribute("/", "identity"), good, overridden);
+    const auto trace = static_cast<std::size_t>(options.trace_length());
+    const auto tail = static_cast<std::size_t>(options.tail) * monitored_quantities;
+    const auto width = [&](const char* dataset, std::size_t expected) {
+      require(file.shape(dataset).back() == expected, ExitCode::input, "the checkpoint has arrays of other shapes",
+              good + ", " + dataset, "remove it to start anew");
+    };
+    width("/sample", sample_size), width("/sigma", trace), width("/tail", tail);
+    width("/under_way/numbers", AnnealedHmc::state_numbers()), width("/under_way/arrays", state_floats);
+    const auto mine = [&](double chain) {
+      return chain >= static_cast<double>(shard.first) && chain < static_cast<double>(shard.first + shard.count);
+    };
+    const std::vector<double> table = file.read<double>("/table");
+    for (std::size_t row = 0; row < table.size() / scalars; ++row) {
+      const double* values = table.data() + row * scalars;
+      if (!mine(values[0])) continue;
+      ChainResult chain;
+      chain.chain = static_cast<std::int64_t>(values[0]);
+      chain.diverged = values[1] != 0;
+      chain.accept_rate = values[2];
+      chain.energy_error = values[3];
+      chain.score_evaluations = static_cast<std::int64_t>(values[4]);
+      chain.density_evaluations = static_cast<std::int64_t>(values[5]);
+      chain.sample = file.read<float>("/sample", row, 1);
+      chain.trace_sigma = file.read<float>("/sigma", row, 1);
+      chain.trace_log_density = file.read<double>("/log_density", row, 1);
+      chain.tail = file.read<double>("/tail", row, 1);
+      chains.finished.push_back(std::move(chain));
+    }
+    const std::vector<double> numbers = file.read<double>("/under_way/numbers");
+    const std::vector<std::int64_t> lengths = file.read<std::int64_t>("/under_way/lengths");
+    const std::size_t wide = AnnealedHmc::state_numbers();
+    for (std::size_t row = 0; row < numbers.size() / wide; ++row) {
+      if (!mine(numbers[row * wide])) continue;  // a state begins with the chain's index
+      ChainState state;
+      state.chain = static_cast<std::int64_t>(numbers[row * wide]);
+      state.numbers.assign(numbers.begin() + static_cast<std::ptrdiff_t>(row * wide),
+                           numbers.begin() + static_cast<std::ptrdiff_t>((row + 1) * wide));
+      state.arrays = file.read<float>("/under_way/arrays", row, 1);
+      state.trace_sigma = file.read<float>("/under_way/sigma", row, 1);
+      state.trace_log_density = file.read<double>("/under_way/log_density", row, 1);
+      state.tail = file.read<double>("/under_way/tail", row, 1);
+      state.trace_sigma.resize(static_cast<std::size_t>(lengths[3 * row]));
+      state.trace_log_density.resize(static_cast<std::size_t>(lengths[3 * row + 1]));
+      state.tail.resize(static_cast<std::size_t>(lengths[3 * row + 2]));
+      chains.under_way.push_back(std::move(state));
+    }
+  });
   return chains;
+}
+
+void remove_checkpoint(const std::string& path) {
+  std::filesystem::remove(path);
+  std::filesystem::remove(previous_generation(path));
 }
 
 }  // namespace umbriel

@@ -15,9 +15,11 @@ struct CommandLine {
   Communicator comm;
   Config config;
   std::string config_path;             ///< empty: none was given
+  std::vector<std::string> overrides;  ///< --set
   std::vector<std::string> arguments;  ///< words after the command, but for the configuration
   std::string output;                  ///< -o
   bool dry_run = false;
+  bool override_checkpoint = false;  ///< go on from a checkpoint of another configuration
 };
 
 /// @{ Each returns done or stopped, and throws Error.

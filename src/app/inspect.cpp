@@ -17,8 +17,9 @@ void print_attribute(const Hdf5Reader& file, const char* name, const char* words
 
 void inspect(const std::string& path) {
   const Hdf5Reader file(path);
-  require(file.has_attribute("/", "schema_version"), ExitCode::input, "this HDF5 file is no umbriel result", path,
+  require(file.has_attribute("/", "command"), ExitCode::input, "this HDF5 file is no umbriel result", path,
           "give a file that umbriel wrote");
+  require_seal(path);
   const std::string digest = file.data_digest();
   std::printf("%s\n", path.c_str());
   print_attribute(file, "command", "command");
@@ -37,7 +38,14 @@ void inspect(const std::string& path) {
     const std::string words = file.has_attribute(name, "long_name") ? file.attribute(name, "long_name") : "";
     std::printf("    %-36s %-8s [%s] %s\n", name.c_str(), file.type(name).c_str(), shape.c_str(), words.c_str());
   }
-  std::printf("  all checksums are good\n  data digest: %s\n", digest.c_str());
+  if (file.attribute("/", "command") == "checkpoint") {
+    std::printf("  %llu chains finished, %llu on their way\n",
+                static_cast<unsigned long long>(file.shape("/sample").at(0)),
+                static_cast<unsigned long long>(file.shape("/under_way/numbers").at(0)));
+  } else if (file.has_attribute("/", "step")) {
+    std::printf("  %s steps of training\n", file.attribute("/", "step").c_str());
+  }
+  std::printf("  the seal and all checksums are good\n  data digest: %s\n", digest.c_str());
 }
 
 void inspect_model(const std::string& path) {

@@ -107,6 +107,10 @@ int main(int argc, char** argv) {
     sub->add_option("config", config_path, "configuration (TOML)");
     sub->add_option("--set", overrides, "key.path=value, on top of the configuration; may be repeated")
         ->allow_extra_args(false);
+    if (command.run == umbriel::run_sample || command.run == umbriel::run_train) {
+      sub->add_flag("--override", line.override_checkpoint,
+                    "go on from a checkpoint although the configuration has changed since");
+    }
     sub->add_flag("--dry-run", line.dry_run, "print the resolved configuration and what the run will take, and stop");
   }
   try {
@@ -126,6 +130,7 @@ int main(int argc, char** argv) {
       } else {
         if (!target.empty()) line.arguments = {target};
         line.config_path = config_path;
+        line.overrides = overrides;
         comm.together([&] { line.config = umbriel::Config::load(config_path, overrides); });
       }
       code = static_cast<int>(command.run(line));

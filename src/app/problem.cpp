@@ -153,6 +153,7 @@ void know_all_keys(const Config& config) {
   for (const char* key : {"run.seed",
                           "run.checkpoint_minutes",
                           "run.max_walltime_minutes",
+                          "run.deadline_minutes",
                           "run.keep_samples",
                           "run.export_fits",
                           "sampler.method",

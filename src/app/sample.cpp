@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <limits>
 
 #include "umbriel/app/chains.hpp"
 #include "umbriel/app/checkpoint.hpp"
+#include "umbriel/app/job.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/progress.hpp"
 #include "umbriel/base/signals.hpp"
@@ -20,6 +20,8 @@
 #include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/maps/smoothing.hpp"
 #include "umbriel/mpi/exact_sum.hpp"
+#include "umbriel/mpi/shared_flag.hpp"
+#include "umbriel/mpi/watchdog.hpp"
 #include "umbriel/statistics/calibration.hpp"
 #include "umbriel/statistics/ensemble.hpp"
 
@@ -33,7 +35,7 @@ struct Settings {
   std::string identity;  // what decides the chains: a checkpoint must agree
   std::int64_t chains = 0;
   std::int64_t reference_draws = 0;
-  double checkpoint_minutes = 0, max_walltime_minutes = 0;
+  double checkpoint_minutes = 0, max_walltime_minutes = 0, deadline_minutes = 0;
   bool keep_samples = true, export_fits = true;
   double peak_smoothing_arcmin = 0, peak_radius_arcmin = 0, peak_threshold = 0;
 };
@@ -57,6 +59,7 @@ Settings read_settings(const Config& config) {
   s.output = read_output(config);
   s.checkpoint_minutes = config.number("run.checkpoint_minutes", 10, 0, 1e6);
   s.max_walltime_minutes = config.number("run.max_walltime_minutes", 0, 0, 1e6);
+  s.deadline_minutes = read_deadline_minutes(config);
   s.export_fits = config.flag("run.export_fits", true);
   s.chains = config.integer("sampler.chains", 64, 1, std::int64_t{1} << 31);
   s.reference_draws = config.integer("reference.draws", 64, 0, 1 << 24);
@@ -159,40 +162,59 @@ std::vector<double> band_spectra(const Space& space, const RealFft& fft, const R
 }
 
 /// Runs this rank's chains, with checkpoints that all ranks write together. @return false if stopped before the end
-bool sample_chains(const Communicator& comm, const Space& space, const Settings& s,
+bool sample_chains(const Communicator& comm, const Space& space, const Settings& s, bool overridden,
                    const ConvergencePosterior& posterior, const Stopwatch& watch, std::vector<ChainResult>& results) {
   const ShardRange shard = shard_range(s.chains, comm.rank(), comm.size());
   const std::size_t sample_size = static_cast<std::size_t>(posterior.fields()) * posterior.grid().pixels();
   const std::string checkpoint = checkpoint_path(s.output);
-  comm.together([&] { results = read_checkpoint(checkpoint, s.identity, s.sampler, sample_size, shard); });
-  const std::int64_t resumed = comm.sum(static_cast<std::int64_t>(results.size()));
-  if (resumed > 0) log::info("resuming: " + std::to_string(resumed) + " chains are done already");
-  std::vector<std::int64_t> todo;
-  for (const std::int64_t chain : indices_of(shard)) {
-    if (std::none_of(results.begin(), results.end(), [&](const ChainResult& r) { return r.chain == chain; }))
-      todo.push_back(chain);
-  }
-
   AnnealedHmc sampler(posterior, posterior.fft(), chain_start(space, *s.problem, posterior, s.sampler), s.sampler,
                       s.problem->learned.get());
+  const std::size_t state_floats = sampler.state_floats();
+  Checkpoint chains =
+      read_checkpoint(comm, checkpoint, s.identity, s.sampler, sample_size, state_floats, shard, overridden);
+  const std::int64_t finished = comm.sum(static_cast<std::int64_t>(chains.finished.size()));
+  const std::int64_t under_way = comm.sum(static_cast<std::int64_t>(chains.under_way.size()));
+  if (finished + under_way > 0) {
+    log::info("resuming: " + std::to_string(finished) + " chains are done already, " + std::to_string(under_way) +
+              " on their way");
+  }
+  std::vector<bool> begun(static_cast<std::size_t>(shard.count), false);
+  for (const ChainResult& chain : chains.finished) begun[static_cast<std::size_t>(chain.chain - shard.first)] = true;
+  for (const ChainState& chain : chains.under_way) begun[static_cast<std::size_t>(chain.chain - shard.first)] = true;
+  std::vector<std::int64_t> todo;
+  for (const std::int64_t chain : indices_of(shard)) {
+    if (!begun[static_cast<std::size_t>(chain - shard.first)]) todo.push_back(chain);
+  }
+  comm.together([&] { sampler.add(std::move(chains.under_way)); });
   sampler.add(todo);
-  Progress progress(comm, "sampling", s.chains - resumed, "chains");
+  Progress progress(comm, "sampling", s.chains - finished, "chains");
   double next_checkpoint =
       s.checkpoint_minutes > 0 ? 60 * s.checkpoint_minutes : std::numeric_limits<double>::infinity();
   // Half a minute to write and end in order.
   const double end = s.max_walltime_minutes > 0 ? std::max(1.0, 60 * s.max_walltime_minutes - 30)
                                                 : std::numeric_limits<double>::infinity();
   const Stopwatch since_start;
+  SharedFlag stop_asked(comm);
   while (true) {
     const bool done = sampler.run(
-        space, [&](ChainResult&& chain) { results.push_back(std::move(chain)); },
+        space, [&](ChainResult&& chain) { chains.finished.push_back(std::move(chain)); },
         [&](double fraction) { progress.add(fraction); },
-        [&] { return stop_signal_received() || watch.seconds() > end || since_start.seconds() > next_checkpoint; });
-    const bool stop = comm.max(stop_signal_received() || watch.seconds() > end ? 1 : 0) == 1;
+        [&] {
+          report_alive();
+          if (stop_signal_received()) stop_asked.raise();
+          return stop_asked.raised() || watch.seconds() > end || since_start.seconds() > next_checkpoint;
+        });
+    const bool asked = stop_asked.meet(stop_signal_received);
+    const bool stop = comm.max(asked || watch.seconds() > end ? 1 : 0) == 1;
     const bool all_done = comm.min(done ? 1 : 0) == 1;
-    if (all_done) return true;
-    write_checkpoint(comm, checkpoint, s.identity, s.sampler, sample_size, results);
-    log::event("checkpoint", {{"chains", comm.sum(static_cast<std::int64_t>(results.size()))}});
+    if (all_done) {
+      results = std::move(chains.finished);
+      return true;
+    }
+    chains.under_way = sampler.states();
+    write_checkpoint(comm, checkpoint, s.identity, s.sampler, sample_size, state_floats, chains);
+    chains.under_way.clear();
+    log::event("checkpoint", {{"chains", comm.sum(static_cast<std::int64_t>(chains.finished.size()))}});
     if (stop) return false;
     next_checkpoint = since_start.seconds() + 60 * s.checkpoint_minutes;
   }
@@ -227,8 +249,8 @@ ExitCode run_sample(const CommandLine& line) {
   const Survey& survey = problem.survey;
   const Grid grid = survey.grid;
   const auto pixels = static_cast<std::size_t>(grid.pixels());
+  const Job job(comm, s.output, s.deadline_minutes, true);
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });
-  watch_stop_signals();
   log::info("umbriel sample: " + std::to_string(s.chains) + " chains of " + std::to_string(grid.width) + " x " +
             std::to_string(grid.height) + " pixels on " + std::to_string(comm.size()) + " rank(s), " + device_name());
 
@@ -256,9 +278,8 @@ ExitCode run_sample(const CommandLine& line) {
   const ConvergencePosterior posterior(survey, problem.power, problem.model, s.sampler.batch);
   std::vector<ChainResult> chains;
   const Stopwatch sampling;
-  if (!sample_chains(comm, space, s, posterior, watch, chains)) {
-    log::info("stopped before the end; to go on, run the same command again (umbriel sample " + line.config_path +
-              " ...)");
+  if (!sample_chains(comm, space, s, line.override_checkpoint, posterior, watch, chains)) {
+    log::info("stopped before the end; to go on, run the same command again: " + command_to_resume(line, "sample"));
     return ExitCode::stopped;
   }
   const double sampling_took = sampling.seconds();
@@ -463,7 +484,7 @@ ExitCode run_sample(const CommandLine& line) {
                           watch.seconds());
   result.commit();
   comm.together([&] {
-    if (comm.is_root()) std::filesystem::remove(checkpoint_path(s.output));
+    if (comm.is_root()) remove_checkpoint(checkpoint_path(s.output));
   });
 
   // FITS maps beside it.

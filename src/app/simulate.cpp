@@ -1,6 +1,7 @@
 // umbriel simulate kappa: convergence maps with a given power spectrum, sharded over ranks.
 #include <algorithm>
 
+#include "umbriel/app/job.hpp"
 #include "umbriel/app/problem.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/progress.hpp"
@@ -18,7 +19,7 @@ ExitCode run_simulate(const CommandLine& line) {
   std::uint64_t seed = 0;
   std::int64_t samples = 0;
   Grid grid;
-  double pixel = 0;
+  double pixel = 0, deadline_minutes = 0;
   std::unique_ptr<ConvergenceSimulator> simulator;
   std::vector<InputRecord> inputs;
   comm.together([&] {
@@ -40,6 +41,7 @@ ExitCode run_simulate(const CommandLine& line) {
       const std::string path = config.path("simulate.power_spectrum");
       inputs.push_back({path, sha256_of_file(path)});
     }
+    deadline_minutes = read_deadline_minutes(config);
     config.reject_unknown_keys();
     simulator = std::make_unique<ConvergenceSimulator>(spectrum, grid, pixel, kind, kappa0);
   });
@@ -49,6 +51,7 @@ ExitCode run_simulate(const CommandLine& line) {
     return ExitCode::done;
   }
 
+  const Job job(comm, output, deadline_minutes, false);
   const ShardRange shard = shard_range(samples, comm.rank(), comm.size());
   const int batch = static_cast<int>(std::min<std::int64_t>(16, std::max<std::int64_t>(1, shard.count)));
   const MapBatch maps("umbriel::simulated", batch, grid.height, grid.width);
@@ -63,6 +66,7 @@ ExitCode run_simulate(const CommandLine& line) {
       const auto host = on_host(maps);
       local.insert(local.end(), host.data(), host.data() + n * grid.pixels());
       progress.add(n);
+      report_alive();
     }
   }
   ResultFile result(output, comm, "simulate kappa");

@@ -3,10 +3,11 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "umbriel/app/checkpoint.hpp"
+#include "umbriel/app/job.hpp"
 #include "umbriel/app/learned_prior.hpp"
 #include "umbriel/app/problem.hpp"
 #include "umbriel/base/log.hpp"
-#include "umbriel/base/signals.hpp"
 #include "umbriel/models/score_task.hpp"
 #include "umbriel/nn/initialise.hpp"
 
@@ -77,14 +78,20 @@ ExitCode run_train(const CommandLine& line) {
   ScoreTask task(comm, config, read_seed(config), compute);
   nn::TrainerOptions options;
   nn::Initialisation initial{};
+  double deadline_minutes = 0;
   comm.together([&] {
     options = read_training(config, task.model().settings().whitened);
-    initial = nn::initialisation_named(config.choice(
-        "train.initialisation", "he-normal",
-        {"he-normal", "he-uniform", "glorot-normal", "glorot-uniform", "pytorch"}));
+    initial = nn::initialisation_named(
+        config.choice("train.initialisation", "he-normal",
+                      {"he-normal", "he-uniform", "glorot-normal", "glorot-uniform", "pytorch"}));
+    deadline_minutes = read_deadline_minutes(config);
     config.reject_unknown_keys();
     options.stem = stem_of(output);
     options.identity = identity_of(config, task.inputs(), comm.size());
+    options.judge = [now = options.identity, overridden = line.override_checkpoint](const auto& then,
+                                                                                    const auto& path) {
+      require_same_configuration(now, then, path, overridden);
+    };
   });
   const nn::ParameterSet& set = task.parameters();
   char text[160];
@@ -92,12 +99,13 @@ ExitCode run_train(const CommandLine& line) {
                 1e-6 * static_cast<double>(set.count()), 1e-9 * task.flops(), human_bytes(task.bytes()).c_str());
   if (line.dry_run) {
     print_dry_run(line, {task.describe(), text,
-                         "disk: " + human_bytes(16.0 * static_cast<double>(set.count()) + 60.0 * static_cast<double>(options.steps))});
+                         "disk: " + human_bytes(16.0 * static_cast<double>(set.count()) +
+                                                60.0 * static_cast<double>(options.steps))});
     return ExitCode::done;
   }
 
+  const Job job(comm, output, deadline_minutes, true);
   comm.together([&] { log::start(comm.rank(), output + ".log.jsonl"); });
-  watch_stop_signals();
   log::info("umbriel train score on " + std::to_string(comm.size()) + " rank(s), " + device_name());
   log::info(task.describe());
   log::info(text);
@@ -106,8 +114,8 @@ ExitCode run_train(const CommandLine& line) {
   nn::Trainer trainer(comm, task, options);
   trainer.resume();
   if (!trainer.run(space)) {
-    log::info("stopped before the end; to go on, run the same command again (umbriel train score " + line.config_path +
-              " ...)");
+    log::info("stopped before the end; to go on, run the same command again: " +
+              command_to_resume(line, "train score"));
     return ExitCode::stopped;
   }
 

@@ -15,6 +15,7 @@
 #include <cstdio>
 
 #include "umbriel/app/chains.hpp"
+#include "umbriel/app/job.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/progress.hpp"
 #include "umbriel/data/fits.hpp"
@@ -42,6 +43,7 @@ struct Settings {
   std::unique_ptr<Problem> problem;
   HmcOptions sampler;
   std::string output;
+  double deadline_minutes = 0;
   std::int64_t chains = 0, exact_draws = 0;  // "exact"; 0 chains: not asked for
   std::int64_t mocks = 0;                    // "calibration"; 0: not asked for
   int draws = 0, rank_bins = 0;
@@ -125,6 +127,7 @@ Settings read_settings(const Config& config) {
   const bool gaussian_prior = config.text("prior.kind", "gaussian") == "gaussian";
   const bool reduced = config.flag("model.reduced_shear", false);
   s.output = read_output(config);
+  s.deadline_minutes = read_deadline_minutes(config);
   s.problem = std::make_unique<Problem>(read_problem(config));
   s.sampler = read_sampler(config, read_seed(config), *s.problem);
   s.chains =
@@ -806,6 +809,7 @@ ExitCode run_validate(const CommandLine& line) {
                                                                static_cast<double>(s.problem->survey.grid.pixels()))});
     return ExitCode::done;
   }
+  const Job job(comm, s.output, s.deadline_minutes, false);
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });
   ResultFile result(s.output, comm, "validate");
   if (s.chains > 0) validate_exact(line, s, result);

@@ -464,6 +464,16 @@ struct AnnealedHmc::Slot {
   ChainResult result;
 
   float temperature() const { return sharp ? -sigma : sigma; }  // as LogDensity takes it
+
+  /// Calls f with each number of a chain's state, in an order that checkpoints keep.
+  template <class F>
+  void each_number(const F& f) {
+    f(chain), f(phase), f(trajectory), f(leap), f(leaps), f(sigma), f(precision), f(sharp), f(cooled), f(flow_from);
+    f(flow_before), f(step), f(step_factor), f(log_density), f(kinetic), f(previous_log_density), f(work);
+    f(path_point), f(path_sum), f(tested), f(accepted), f(steps_here), f(proposed_sigma), f(path_old), f(path_new);
+    f(ode_step), f(ode_factor);
+    f(result.diverged), f(result.energy_error), f(result.score_evaluations), f(result.density_evaluations);
+  }
 };
 
 AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const SpectrumBatch& start_mean,
@@ -871,6 +881,97 @@ void AnnealedHmc::add(const std::vector<std::int64_t>& chains) {
   waiting_.insert(waiting_.end(), chains.begin(), chains.end());
 }
 
+void AnnealedHmc::add(std::vector<ChainState> states) {
+  for (ChainState& state : states) {
+    require(state.numbers.size() == state_numbers() && state.arrays.size() == state_floats(), ExitCode::input,
+            "the state of chain " + std::to_string(state.chain) + " is that of another kind of run");
+    resumed_.push_back(std::move(state));
+  }
+}
+
+std::size_t AnnealedHmc::state_numbers() {
+  std::size_t n = 0;
+  Slot().each_number([&](auto&) { ++n; });
+  return n;
+}
+
+std::size_t AnnealedHmc::state_floats() const {
+  std::size_t n = 0;
+  for (const auto& [array, maps] : arrays_of_a_state())
+    n += static_cast<std::size_t>(maps) * 2 * static_cast<std::size_t>(density_.grid().modes());
+  return n;
+}
+
+/// The arrays that outlive an evaluation, and how many of their maps belong to a slot.
+std::vector<std::pair<SpectrumBatch, int>> AnnealedHmc::arrays_of_a_state() const {
+  std::vector<std::pair<SpectrumBatch, int>> arrays;
+  for (const SpectrumBatch& array : {state_, momentum_, score_, saved_state_, saved_score_})
+    arrays.emplace_back(array, density_.fields());
+  if (residual_ != nullptr) {
+    for (const SpectrumBatch& array : {learned_, saved_learned_, anchor_}) arrays.emplace_back(array, 1);
+  }
+  return arrays;
+}
+
+namespace {
+
+/// Maps [first, first + count) of an array.
+SpectrumBatch maps_of_slot(const SpectrumBatch& array, int slot, int maps) {
+  return Kokkos::subview(array, std::make_pair(slot * maps, (slot + 1) * maps), Kokkos::ALL, Kokkos::ALL);
+}
+
+}  // namespace
+
+std::vector<ChainState> AnnealedHmc::states() const {
+  std::vector<ChainState> states(resumed_.begin(), resumed_.end());
+  for (std::size_t s = 0; s < slots_.size(); ++s) {
+    Slot slot = slots_[s];
+    ChainState& state = states.emplace_back();
+    state.chain = slot.chain;
+    slot.each_number([&](auto& number) { state.numbers.push_back(static_cast<double>(number)); });
+    for (const auto& [array, maps] : arrays_of_a_state()) {
+      const auto host = on_host(maps_of_slot(array, static_cast<int>(s), maps));
+      const auto* first = reinterpret_cast<const float*>(host.data());
+      state.arrays.insert(state.arrays.end(), first, first + 2 * host.size());
+    }
+    state.trace_sigma = std::move(slot.result.trace_sigma);
+    state.trace_log_density = std::move(slot.result.trace_log_density);
+    state.tail = std::move(slot.result.tail);
+  }
+  return states;
+}
+
+void AnnealedHmc::restore(int s, const ChainState& state) {
+  Slot& slot = slots_[static_cast<std::size_t>(s)];
+  slot = Slot{};
+  auto number = state.numbers.begin();
+  slot.each_number([&](auto& value) { value = static_cast<std::decay_t<decltype(value)>>(*number++); });
+  slot.result.chain = slot.chain;
+  slot.result.trace_sigma = state.trace_sigma;
+  slot.result.trace_log_density = state.trace_log_density;
+  slot.result.tail = state.tail;
+  const float* values = state.arrays.data();
+  for (const auto& [array, maps] : arrays_of_a_state()) {
+    const SpectrumBatch to = maps_of_slot(array, s, maps);
+    const Kokkos::View<const Complex***, Kokkos::LayoutRight, HostMemory, Kokkos::MemoryUnmanaged> from(
+        reinterpret_cast<const Complex*>(values), to.extent(0), to.extent(1), to.extent(2));
+    Kokkos::deep_copy(to, from);
+    values += 2 * to.size();
+  }
+}
+
+/// Gives a free place to a chain that waits; `fresh` are places of chains that have to begin.
+void AnnealedHmc::fill_place(int s, std::vector<int>& fresh) {
+  if (!resumed_.empty()) {
+    restore(s, resumed_.front());
+    resumed_.pop_front();
+  } else {
+    slots_[static_cast<std::size_t>(s)].chain = waiting_.front();
+    waiting_.pop_front();
+    fresh.push_back(s);
+  }
+}
+
 bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&)>& finished,
                       const std::function<void(double)>& advanced, const std::function<bool()>& stop) {
   const bool paper = options_.mode == HmcOptions::Mode::paper;
@@ -878,10 +979,9 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
   const int fields = density_.fields();
   const int tail_begins = options_.trajectories() - options_.tail * options_.tail_every();
   std::vector<int> fresh;
-  while (static_cast<int>(slots_.size()) < options_.batch && !waiting_.empty()) {
-    fresh.push_back(static_cast<int>(slots_.size()));
-    slots_.emplace_back().chain = waiting_.front();
-    waiting_.pop_front();
+  while (static_cast<int>(slots_.size()) < options_.batch && !(waiting_.empty() && resumed_.empty())) {
+    slots_.emplace_back();
+    fill_place(static_cast<int>(slots_.size()) - 1, fresh);
   }
   begin_chains(space, fresh);
 
@@ -1056,10 +1156,8 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
     // Waiting chains take the places of finished ones; then the last slots fill what gaps remain.
     fresh.clear();
     for (const int s : done) {
-      if (waiting_.empty()) break;
-      slots_[s].chain = waiting_.front();
-      waiting_.pop_front();
-      fresh.push_back(s);
+      if (waiting_.empty() && resumed_.empty()) break;
+      fill_place(s, fresh);
     }
     begin_chains(space, fresh);
     for (int s = static_cast<int>(slots_.size()) - 1; s >= 0; --s) {

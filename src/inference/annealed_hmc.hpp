@@ -47,6 +47,7 @@
 #include <deque>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "umbriel/core/loops.hpp"
@@ -143,6 +144,16 @@ struct ChainResult {
   std::vector<double> tail;               ///< [tail, monitored_quantities]
 };
 
+/// A chain on its way: all that its next step depends on, so that it goes on elsewhere with the same bits.
+struct ChainState {
+  std::int64_t chain = 0;
+  std::vector<double> numbers;            ///< as AnnealedHmc packs them
+  std::vector<float> arrays;              ///< [array, field, ky, kx, re and im]
+  std::vector<float> trace_sigma;         ///< so far
+  std::vector<double> trace_log_density;  ///< so far
+  std::vector<double> tail;               ///< so far
+};
+
 class AnnealedHmc {
  public:
   /// Keeps references. @param start_mean  [C, H, W/2+1] orthonormal spectra about which chains start ("paper": the
@@ -152,8 +163,17 @@ class AnnealedHmc {
               const ScoreResidual* residual = nullptr);
   ~AnnealedHmc();
 
-  /// Adds chains that wait for a place.
+  /// @{ Adds chains that wait for a place: such as have not begun, and such as were on their way, which go first.
   void add(const std::vector<std::int64_t>& chains);
+  /// @throws Error(input) for a state of another kind of run
+  void add(std::vector<ChainState> states);
+  /// @}
+  /// Chains that have begun and are not finished. Call it between two calls of `run`.
+  std::vector<ChainState> states() const;
+  /// @{ Of each state: numbers, and floats of its arrays.
+  static std::size_t state_numbers();
+  std::size_t state_floats() const;
+  /// @}
 
   /// Moves chains until all are done, or until `stop` says so; a later call goes on where this one stopped.
   /// @param finished  called with each chain as it ends
@@ -168,6 +188,9 @@ class AnnealedHmc {
   struct Slot;
 
   void begin_chains(const Space& space, const std::vector<int>& slots);
+  void fill_place(int slot, std::vector<int>& fresh);
+  std::vector<std::pair<SpectrumBatch, int>> arrays_of_a_state() const;
+  void restore(int slot, const ChainState& state);
   void begin_trajectories(const Space& space, const std::vector<int>& slots);
   void move(const Space& space, int drift);
   /// What the residual says at each slot's point: see take_answers and chord_work.
@@ -191,6 +214,7 @@ class AnnealedHmc {
   int drifts_;  // of the integrator between two evaluations of the whole score
   std::vector<Slot> slots_;
   std::deque<std::int64_t> waiting_;
+  std::deque<ChainState> resumed_;
   SpectrumBatch state_, momentum_, score_, saved_state_, saved_score_, scratch_;
   SpectrumBatch learned_, saved_learned_, anchor_, point_, answer_;  // with a residual: first fields alone
   MapBatch maps_;

@@ -12,6 +12,7 @@
 #include "umbriel/mpi/exact_sum.hpp"
 #include "umbriel/mpi/gradient_reducer.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
+#include "umbriel/mpi/watchdog.hpp"
 
 namespace umbriel::nn {
 namespace {
@@ -73,25 +74,32 @@ void Trainer::write_checkpoint() const {
   file.attribute("/", "average_updates", average_.updates());
   file.attribute("/", "command", std::string("training checkpoint"));
   file.attribute("/", "identity", options_.identity);
-  file.commit();
+  file.commit(true);
 }
 
 void Trainer::resume() {
-  const std::string path = checkpoint_of(options_.stem);
-  std::int64_t found = 0;
+  const std::string newest = checkpoint_of(options_.stem);
+  const std::string path = newest_good_generation(comm_, newest, [](const std::string& what) {
+    log::warn("a checkpoint is not good and is passed over: " + what);
+  });
+  if (path.empty()) return;
+  if (comm_.is_root() && path != newest) log::warn("going on from the generation before: " + path);
   comm_.together([&] {
-    found = std::filesystem::exists(path) ? 1 : 0;
-    if (!found) return;
     const Hdf5Reader file(path);
     const std::string then = file.attribute("/", "identity");
-    require(then == options_.identity, ExitCode::usage, "the checkpoint was made with another configuration", path,
-            "train with the old configuration, or remove the checkpoint to start anew");
+    if (options_.judge) {
+      options_.judge(then, path);
+    } else {
+      require(then == options_.identity, ExitCode::usage, "the checkpoint was made with another configuration", path,
+              "train with the old configuration, or remove the checkpoint to start anew");
+    }
     for (const auto& [name, view] : state()) {
       if (view.size() == 0) continue;
       const std::vector<float> values = file.read<float>("/state/" + name);
       require(values.size() == view.size(), ExitCode::input, "the checkpoint's " + name + " has another size", path,
               "remove the checkpoint to start anew");
-      Kokkos::deep_copy(view, Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(values.data(), values.size()));
+      Kokkos::deep_copy(view,
+                        Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(values.data(), values.size()));
     }
     const auto read = [&](const std::string& name) {
       return file.has("/history/" + name) ? file.read<double>("/history/" + name) : std::vector<double>();
@@ -109,7 +117,7 @@ void Trainer::resume() {
     average_.set_updates(std::stoll(file.attribute("/", "average_updates")));
     seconds_before_ = history_.seconds.empty() ? 0 : history_.seconds.back();
   });
-  if (found && comm_.is_root()) log::info("going on after step " + std::to_string(step_) + " (" + path + ")");
+  if (comm_.is_root()) log::info("going on after step " + std::to_string(step_) + " (" + path + ")");
 }
 
 /// Appends the rows that are not in the files yet; `anew`: writes them from the first step on.
@@ -180,6 +188,7 @@ bool Trainer::run(const Space& space) {
   write_metrics(true);
   while (step_ < options_.steps) {
     const double began = watch.seconds();
+    report_alive();
     const std::vector<double> losses =
         task_.gradients(space, step_, [&](std::int64_t first) { reducer.ready(space, first); });
     reducer.finish(space);
@@ -228,7 +237,9 @@ bool Trainer::run(const Space& space) {
 
 void Trainer::remove_checkpoint() const {
   comm_.together([&] {
-    if (comm_.is_root()) std::filesystem::remove(checkpoint_of(options_.stem));
+    if (!comm_.is_root()) return;
+    std::filesystem::remove(checkpoint_of(options_.stem));
+    std::filesystem::remove(previous_generation(checkpoint_of(options_.stem)));
   });
 }
 

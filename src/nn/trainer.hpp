@@ -1,8 +1,9 @@
-/// The training loop of every model: gradients summed over ranks, optimiser, averages, validation, checkpoints, metrics.
+/// The training loop of every model: gradients summed over ranks, optimiser, averages, validation, checkpoints,
+/// metrics.
 ///
 /// All ranks hold the same parameters and take the same steps. The ranks' shares of a step's examples make up the same
-/// global batch whatever their number, so that the losses agree up to rounding, or to the bit if the task's gradients do
-/// (GradientSum). A run that was stopped at any step and resumed gives the bits of one that was not.
+/// global batch whatever their number, so that the losses agree up to rounding, or to the bit if the task's gradients
+/// do (GradientSum). A run that was stopped at any step and resumed gives the bits of one that was not.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +47,10 @@ struct TrainerOptions {
   double spectral_limit = 1.0;
   std::int64_t validate_every = 1000;  ///< steps; the last step is always followed by a validation
   std::string identity;                ///< what a checkpoint must agree with to be resumed
-  std::string stem;                    ///< STEM.checkpoint.h5, STEM.metrics.csv, STEM.metrics.jsonl, STEM.validation.csv
-  double checkpoint_minutes = 10;      ///< 0: only when it is stopped, and at the end
+  /// Called with the identity and the path of a checkpoint: throws if it is not to be resumed. None: it must be equal.
+  std::function<void(const std::string& then, const std::string& path)> judge;
+  std::string stem;                   ///< STEM.checkpoint.h5, STEM.metrics.csv, STEM.metrics.jsonl, STEM.validation.csv
+  double checkpoint_minutes = 10;     ///< 0: only when it is stopped, and at the end
   std::int64_t checkpoint_steps = 0;  ///< also every so many steps; 0: never
   double max_walltime_minutes = 0;    ///< stop in order before it; 0: none
 };

@@ -33,6 +33,34 @@ inline std::vector<ChainResult> run(const LogDensity& density, const RealFft& ff
   return results;
 }
 
+/// The same, stopped after every `turns` evaluations: the chains on their way go on with a new sampler, which has
+/// places for another number of them.
+inline std::vector<ChainResult> run_from_hand_to_hand(const LogDensity& density, const RealFft& fft, HmcOptions options,
+                                                      std::vector<std::int64_t> chains, int turns,
+                                                      const ScoreResidual* residual = nullptr) {
+  const SpectrumBatch start("start", density.fields(), density.grid().height, density.grid().half_width());
+  std::vector<ChainResult> results;
+  std::vector<ChainState> states;
+  for (bool done = false; !done;) {
+    options.batch = options.batch % 3 + 1;
+    AnnealedHmc sampler(density, fft, start, options, residual);
+    sampler.add(states);
+    sampler.add(chains);
+    int asked = 0;
+    done = sampler.run(
+        Space(), [&](ChainResult&& chain) { results.push_back(std::move(chain)); }, [](double) {},
+        [&] { return ++asked > turns; });
+    states = sampler.states();
+    const auto begun = [&](std::int64_t chain) {
+      const auto is_it = [&](const auto& c) { return c.chain == chain; };
+      return std::any_of(states.begin(), states.end(), is_it) || std::any_of(results.begin(), results.end(), is_it);
+    };
+    chains.erase(std::remove_if(chains.begin(), chains.end(), begun), chains.end());
+  }
+  std::sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.chain < b.chain; });
+  return results;
+}
+
 /// What `posterior` says of chains that should sample it: mean over chains of (x - mean)^T H (x - mean), and distance
 /// of the chains' mean from the exact one in units of what independent draws would have.
 struct Agreement {

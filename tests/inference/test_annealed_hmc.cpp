@@ -89,6 +89,38 @@ TEST(AnnealedHmc, AChainDoesNotDependOnItsBatchOrOnPauses) {
   }
 }
 
+TEST(AnnealedHmc, AChainGoesOnElsewhereWithTheSameBits) {
+  const Grid grid{15, 16};
+  for (const bool b_modes : {false, true}) {
+    const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {false, b_modes}, 5);
+    for (const auto mode : {HmcOptions::Mode::preconditioned, HmcOptions::Mode::paper}) {
+      HmcOptions options;
+      options.mode = mode;
+      options.paper_steps = 420;
+      options.paper_min_steps = 2;
+      options.batch = 2;
+      const auto whole = run(posterior, posterior.fft(), options, first_chains(7));
+      const auto moved = run_from_hand_to_hand(posterior, posterior.fft(), options, first_chains(7), 13);
+      ASSERT_EQ(moved.size(), 7U);
+      for (std::size_t i = 0; i < 7; ++i) EXPECT_TRUE(same(whole[i], moved[i])) << i;
+    }
+  }
+}
+
+TEST(AnnealedHmc, RefusesTheStateOfAnotherKindOfRun) {
+  const Grid grid{16, 16};
+  const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 4);
+  const SpectrumBatch start("start", 1, grid.height, grid.half_width());
+  AnnealedHmc sampler(posterior, posterior.fft(), start, HmcOptions());
+  ChainState state;
+  state.numbers.resize(AnnealedHmc::state_numbers());
+  state.arrays.resize(sampler.state_floats() - 1);
+  EXPECT_THROW(sampler.add({state}), Error);
+  state.arrays.resize(sampler.state_floats());
+  state.numbers.pop_back();
+  EXPECT_THROW(sampler.add({state}), Error);
+}
+
 TEST(AnnealedHmc, AnotherSeedIsAnotherSample) {
   const Grid grid{16, 16};
   const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 4);

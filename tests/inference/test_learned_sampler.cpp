@@ -100,6 +100,29 @@ TEST(LearnedSampler, EndsInASkewedPosterior) {
   EXPECT_GT(mean_of(chains, [](const ChainResult& chain) { return chain.accept_rate; }), 0.6);
 }
 
+TEST(LearnedSampler, AChainGoesOnElsewhereWithTheSameBits) {
+  const Grid grid{16, 16};
+  const HostView2<float> from = red_power(grid, 0.03), to = red_power(grid);
+  const OtherPower residual(from, to);
+  const ConvergencePosterior posterior(small_survey(grid), from, {}, 4);
+  for (const auto mode : {HmcOptions::Mode::preconditioned, HmcOptions::Mode::langevin, HmcOptions::Mode::paper}) {
+    HmcOptions options = HmcOptions().for_residual(1e-3, 0.05);
+    if (mode == HmcOptions::Mode::langevin) options = options.for_langevin();
+    options.mode = mode;
+    options.paper_steps = 430;
+    options.paper_min_steps = 2;
+    options.batch = 3;
+    const auto whole = run(posterior, posterior.fft(), options, first_chains(5), 0, &residual);
+    const auto moved = run_from_hand_to_hand(posterior, posterior.fft(), options, first_chains(5), 7, &residual);
+    ASSERT_EQ(moved.size(), 5U);
+    for (std::size_t i = 0; i < 5; ++i) {
+      EXPECT_TRUE(whole[i].sample == moved[i].sample) << i;
+      EXPECT_TRUE(whole[i].tail == moved[i].tail) << i;
+      EXPECT_EQ(whole[i].score_evaluations, moved[i].score_evaluations);
+    }
+  }
+}
+
 // Steps so long that a good part of the moves fails: without the right test the spread would be wrong.
 TEST(LearnedSampler, IsExactForAnyStep) {
   const Grid grid{24, 24};

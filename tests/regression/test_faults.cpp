@@ -1,0 +1,273 @@
+// Jobs that meet what jobs meet: killed ranks and launchers, signals, time limits, stopped processes, full and failing
+// disks, damaged checkpoints. Whatever happens, the run that goes on ends with the bits of one that nothing happened
+// to, nothing hangs and nothing is left running.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <semaphore.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <thread>
+
+#include "../app/program.hpp"
+#include "umbriel/mpi/hdf5_file.hpp"
+
+namespace umbriel {
+namespace {
+
+using namespace testing;
+
+std::string digest(const std::string& path) { return Hdf5Reader(path).data_digest(); }
+
+/// Numbers that look random and are the same in every run of the test.
+class Dice {
+ public:
+  explicit Dice(std::uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15ULL + 1) {}
+  /// In [0, n).
+  int below(int n) { return static_cast<int>(next() % static_cast<std::uint64_t>(n)); }
+  double between(double low, double high) { return low + (high - low) * static_cast<double>(next() % 10000) / 1e4; }
+
+ private:
+  std::uint64_t next() {
+    state_ ^= state_ << 13, state_ ^= state_ >> 7, state_ ^= state_ << 17;
+    return state_ >> 11;
+  }
+  std::uint64_t state_;
+};
+
+/// A run of some seconds that writes a checkpoint every few evaluations, so that a good part of all moments is one of
+/// writing.
+struct InterruptedRun {
+  Folder folder;
+  std::string command = "sample survey.toml --set sampler.chains=300 --set run.checkpoint_minutes=0.002 ";
+  std::string whole;
+  double seconds = 0;  ///< that it takes on two ranks
+
+  InterruptedRun() {
+    write_survey_files(folder, 48, 48);
+    const auto begin = std::chrono::steady_clock::now();
+    const Outcome outcome = folder.umbriel(command + "--set run.output=whole.h5", 2);
+    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    EXPECT_EQ(outcome.code, 0) << outcome.output;
+    whole = digest(folder / "whole.h5");
+  }
+
+  /// Starts it on some ranks, and after a share of `seconds` runs `act`, a shell command in which $pid is mpirun and
+  /// $victim the process of rank `rank`. @return how it ended
+  Outcome disturbed(int ranks, double share, int rank, const std::string& act, const std::string& more = "") const {
+    const std::string launcher = std::string(UMBRIEL_MPIEXEC) + " -n " + std::to_string(ranks) + " ";
+    return folder.shell(launcher + UMBRIEL_PROGRAM + " " + command + more + " & pid=$!; sleep " +
+                        std::to_string(share * seconds) + "; victim=$(pgrep -P $pid | sed -n " +
+                        std::to_string(rank + 1) + "p); " + act + "; wait $pid; exit $?");
+  }
+
+  /// Processes of this run; those that are ending get some seconds for it.
+  std::string left_running() const {
+    for (int turn = 0; turn < 100; ++turn) {
+      const std::string left = folder.shell("pgrep -f [u]mbriel.*" + std::string("survey.toml") + " || true").output;
+      std::string here;
+      std::istringstream pids(left);
+      for (std::string pid; pids >> pid;) {
+        std::error_code error;
+        const auto folder_of = std::filesystem::read_symlink("/proc/" + pid + "/cwd", error);
+        if (!error && folder_of == std::filesystem::canonical(folder.path())) here += pid + " ";
+      }
+      if (here.empty()) return here;
+      if (turn == 99) return here;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    return "";
+  }
+
+  void expect_the_same_in_the_end(int ranks) const {
+    EXPECT_EQ(left_running(), "");
+    const Outcome outcome = folder.umbriel(command, ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    EXPECT_EQ(digest(folder / "out.h5"), whole);
+    for (const char* name : {"out.h5.checkpoint", "out.h5.checkpoint.previous", "out.h5.partial",
+                             "out.h5.checkpoint.partial", "out.h5.lock"})
+      EXPECT_FALSE(std::filesystem::exists(folder / name)) << name;
+    std::filesystem::remove(folder / "out.h5");
+  }
+};
+
+void kill_ranks(int times) {
+  const InterruptedRun run;
+  Dice dice(1);
+  int killed = 0;
+  for (int i = 0; i < times; ++i) {
+    const int ranks = 1 + dice.below(3);
+    const Outcome outcome = run.disturbed(ranks, dice.between(0.1, 0.8), dice.below(ranks), "kill -9 $victim");
+    EXPECT_NE(outcome.code, 2) << outcome.output;
+    EXPECT_NE(outcome.code, 3) << outcome.output;
+    killed += outcome.code != 0 ? 1 : 0;
+    if (outcome.code == 0 || i % 3 == 2) run.expect_the_same_in_the_end(1 + dice.below(4));
+  }
+  EXPECT_GT(killed, times / 2);
+  run.expect_the_same_in_the_end(2);
+}
+
+TEST(Faults, KilledRank) { kill_ranks(4); }
+TEST(FaultsSlow, KilledRank) { kill_ranks(20); }
+
+TEST(Faults, KilledLauncher) {
+  const InterruptedRun run;
+  for (const double share : {0.35, 0.6}) {
+    run.disturbed(2, share, 0, "kill -9 $pid");
+    run.expect_the_same_in_the_end(2);
+  }
+}
+
+TEST(Faults, SignalToOneRankStopsAllInOrder) {
+  const InterruptedRun run;
+  for (const char* signal : {"USR1", "TERM", "INT"}) {
+    for (const int rank : {0, 1}) {
+      SCOPED_TRACE(std::string(signal) + " to rank " + std::to_string(rank));
+      const Outcome outcome =
+          run.disturbed(2, 0.4, rank, std::string("kill -") + signal + " $victim", "--set run.checkpoint_minutes=10");
+      if (outcome.code == 0) continue;  // it came to its end before the signal
+      EXPECT_EQ(outcome.code, 75) << outcome.output;
+      EXPECT_NE(outcome.output.find("mpirun -n 2 umbriel sample survey.toml --set"), std::string::npos)
+          << outcome.output;
+      EXPECT_TRUE(std::filesystem::exists(run.folder / "out.h5.checkpoint"));
+      run.expect_the_same_in_the_end(rank + 1);
+    }
+  }
+}
+
+TEST(Faults, StoppedRankEndsTheJobWithinTheDeadline) {
+  const InterruptedRun run;
+  const auto begin = std::chrono::steady_clock::now();
+  const Outcome outcome =
+      run.disturbed(2, 0.5, 1, "kill -STOP $victim", "--set run.deadline_minutes=0.05 --set sampler.chains=100000");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(25));
+  EXPECT_EQ(outcome.code, 6) << outcome.output;
+  EXPECT_NE(outcome.output.find("nothing has been heard of rank 1"), std::string::npos) << outcome.output;
+  EXPECT_EQ(run.left_running(), "");
+}
+
+TEST(Faults, SecondJobOnAnOutputIsRefused) {
+  const InterruptedRun run;
+  const Outcome second = run.folder.shell(Folder::program(run.command + "--set sampler.chains=100000", 2) +
+                                          " >first.log & pid=$!; sleep 1.2; " + Folder::program(run.command) +
+                                          "; code=$?; kill -9 $pid; wait $pid; exit $code");
+  EXPECT_EQ(second.code, 2) << second.output;
+  EXPECT_NE(second.output.find("another job is at work on this output: process"), std::string::npos) << second.output;
+  EXPECT_EQ(run.left_running(), "");
+}
+
+/// The n-th write to the result or its checkpoint fails on one rank, and all later ones.
+void fail_writes(const std::vector<int>& numbers) {
+  const InterruptedRun run;
+  int failed = 0;
+  for (const int n : numbers) {
+    for (const int reason : {EIO, ENOSPC}) {
+      for (const int rank : {0, 1}) {
+        SCOPED_TRACE("write " + std::to_string(n) + ", errno " + std::to_string(reason) + ", rank " +
+                     std::to_string(rank));
+        const auto begin = std::chrono::steady_clock::now();
+        const Outcome outcome = run.folder.shell(
+            "FAIL_PATH=.partial FAIL_AT=" + std::to_string(n) + " FAIL_ERRNO=" + std::to_string(reason) +
+            " FAIL_RANK=" + std::to_string(rank) + " timeout -s KILL 60 " + UMBRIEL_MPIEXEC +
+            " -n 2 -x FAIL_PATH -x FAIL_AT -x FAIL_ERRNO -x FAIL_RANK -x LD_PRELOAD=" + UMBRIEL_FAILING_WRITES + " " +
+            UMBRIEL_PROGRAM + " " + run.command);
+        EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+        if (outcome.code == 0) {  // so many writes there were not
+          std::filesystem::remove(run.folder / "out.h5");
+          continue;
+        }
+        ++failed;
+        EXPECT_EQ(outcome.code, 5) << outcome.output;
+        EXPECT_FALSE(std::filesystem::exists(run.folder / "out.h5"));
+      }
+    }
+    run.expect_the_same_in_the_end(2);
+  }
+  EXPECT_GT(failed, 0);
+}
+
+TEST(Faults, FailingWrites) { fail_writes({3}); }
+TEST(FaultsSlow, FailingWrites) {
+  std::vector<int> numbers;
+  for (int n = 1; n <= 30; ++n) numbers.push_back(n);
+  fail_writes(numbers);
+}
+
+// What a process leaves behind that is killed while Open MPI opens a file.
+TEST(Faults, SemaphoreOfAKilledProcessIsNoObstacle) {
+  const char* name = "/OMPIO_out.h5.checkpoint.partial";
+  sem_t* taken = ::sem_open(name, O_CREAT, 0666, 0);
+  ASSERT_NE(taken, SEM_FAILED);
+  {
+    const InterruptedRun run;
+    const Outcome outcome = run.folder.shell("timeout -s KILL 60 " + Folder::program(run.command, 2));
+    EXPECT_EQ(outcome.code, 0) << outcome.output;
+  }
+  ::sem_close(taken);
+  ::sem_unlink(name);
+}
+
+TEST(Faults, FullDisk) {
+  const InterruptedRun run;
+  const Outcome mounted = run.folder.shell("mkdir small && mount -t tmpfs -o size=700k tmpfs small");
+  if (mounted.code != 0) GTEST_SKIP() << "no small file system can be mounted here: " << mounted.output;
+  const Outcome outcome = run.folder.umbriel(run.command + "--set run.output=small/out.h5", 2);
+  EXPECT_EQ(outcome.code, 5) << outcome.output;
+  EXPECT_NE(outcome.output.find("No space left"), std::string::npos) << outcome.output;
+  EXPECT_EQ(run.left_running(), "");
+  // More room, the same command: it goes on.
+  EXPECT_EQ(run.folder.shell("mount -o remount,size=64m small").code, 0);
+  const Outcome resumed = run.folder.umbriel(run.command + "--set run.output=small/out.h5", 2);
+  EXPECT_EQ(resumed.code, 0) << resumed.output;
+  EXPECT_EQ(digest(run.folder / "small/out.h5"), run.whole);
+  run.folder.shell("umount small");
+}
+
+TEST(Faults, AnotherConfigurationIsRefusedUnlessOverridden) {
+  const InterruptedRun run;
+  if (run.disturbed(2, 0.5, 0, "kill -USR1 $victim").code != 75) GTEST_SKIP() << "the run ended before it was stopped";
+  for (const char* change : {"sampler.step=0.6", "run.seed=9", "prior.power_spectrum=other.txt"}) {
+    run.folder.write("other.txt", "10 2e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
+    const std::string changed = run.command + " --set " + change;
+    const Outcome refused = run.folder.umbriel(changed, 2);
+    EXPECT_EQ(refused.code, 2) << refused.output;
+    EXPECT_NE(refused.output.find("the checkpoint has \""), std::string::npos) << refused.output;
+    EXPECT_NE(refused.output.find("--override"), std::string::npos) << refused.output;
+  }
+  const Outcome overridden = run.folder.umbriel(run.command + " --set sampler.step=0.6 --override", 2);
+  EXPECT_EQ(overridden.code, 0) << overridden.output;
+  EXPECT_NE(overridden.output.find("going on all the same"), std::string::npos) << overridden.output;
+}
+
+TEST(Faults, DamagedCheckpointGivesWayToTheOneBefore) {
+  const InterruptedRun run;
+  const auto stop_late = [&] {
+    return run.disturbed(2, 0.6, 0, "kill -USR1 $victim").code == 75 &&
+           std::filesystem::exists(run.folder / "out.h5.checkpoint.previous");
+  };
+  for (const bool cut : {true, false}) {
+    if (!stop_late()) GTEST_SKIP() << "the run ended before it was stopped";
+    const std::string path = run.folder / "out.h5.checkpoint";
+    std::string bytes;
+    {
+      std::ifstream file(path, std::ios::binary);
+      bytes.assign(std::istreambuf_iterator<char>(file), {});
+    }
+    if (cut) {
+      bytes.resize(bytes.size() / 2);
+    } else {
+      bytes[bytes.size() / 3] = static_cast<char>(bytes[bytes.size() / 3] ^ 4);
+    }
+    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+    const Outcome outcome = run.folder.umbriel(run.command, 2);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    EXPECT_NE(outcome.output.find("is not good and is passed over"), std::string::npos) << outcome.output;
+    EXPECT_NE(outcome.output.find("out.h5.checkpoint.previous"), std::string::npos) << outcome.output;
+    EXPECT_EQ(digest(run.folder / "out.h5"), run.whole);
+    std::filesystem::remove(run.folder / "out.h5");
+  }
+}
+
+}  // namespace
+}  // namespace umbriel
