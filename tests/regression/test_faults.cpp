@@ -12,6 +12,7 @@
 
 #include "../app/program.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
+#include "umbriel/nn/safetensors.hpp"
 
 namespace umbriel {
 namespace {
@@ -110,6 +111,54 @@ void kill_ranks(int times) {
 
 TEST(Faults, KilledRank) { kill_ranks(4); }
 TEST(FaultsSlow, KilledRank) { kill_ranks(20); }
+
+/// Losses without the times, and the bytes of the weights behind the training record.
+std::string training_outcome(const Folder& folder) {
+  std::ifstream csv(folder / "prior.metrics.csv");
+  std::string text;
+  for (std::string line; std::getline(csv, line);) text += line.substr(0, line.rfind(',')) + "\n";
+  const nn::SafetensorsFile file(folder / "prior.safetensors");
+  for (const auto& entry : file.entries()) {
+    const std::vector<float> values = file.read(entry);
+    text.append(entry.name).append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+  }
+  return text;
+}
+
+void kill_training(int times) {
+  const Folder folder;
+  folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
+  folder.write("train.toml",
+               "[run]\noutput = \"prior.safetensors\"\nseed = 3\n[data]\nsimulate = {kind = \"lognormal\"}\n"
+               "size = [16, 16]\npixel_arcmin = 0.5\nvalidation_maps = 2\n[prior]\npower_spectrum = \"cl.txt\"\n"
+               "[score]\nsigma_min = 0.01\nsigma_max = 0.3\n[network]\nwidths = [8, 8]\nblocks = [1, 1]\n"
+               "embedding = 4\n[train]\nbatch = 8\nwarm_up = 2\nsteps = 600\ncheckpoint_steps = 20\n");
+  const auto begin = std::chrono::steady_clock::now();
+  const Outcome first = folder.umbriel("train score train.toml", 2);
+  ASSERT_EQ(first.code, 0) << first.output;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const std::string whole = training_outcome(folder);
+  std::filesystem::remove(folder / "prior.safetensors");
+  Dice dice(2);
+  int killed = 0, resumed = 0;
+  for (int i = 0; i < times; ++i) {
+    const Outcome outcome =
+        folder.shell(Folder::program("train score train.toml", 2) + " & pid=$!; sleep " +
+                     std::to_string(seconds * dice.between(0.2, 0.7)) + "; kill -9 $(pgrep -P $pid | sed -n " +
+                     std::to_string(1 + dice.below(2)) + "p); wait $pid; exit $?");
+    killed += outcome.code != 0 ? 1 : 0;
+    const Outcome again = folder.umbriel("train score train.toml", 2);
+    ASSERT_EQ(again.code, 0) << again.output;
+    resumed += again.output.find("going on after step") != std::string::npos ? 1 : 0;
+    EXPECT_EQ(training_outcome(folder), whole);
+    std::filesystem::remove(folder / "prior.safetensors");
+  }
+  EXPECT_EQ(killed, times);
+  EXPECT_GT(resumed, 0);
+}
+
+TEST(Faults, KilledTraining) { kill_training(2); }
+TEST(FaultsSlow, KilledTraining) { kill_training(10); }
 
 TEST(Faults, KilledLauncher) {
   const InterruptedRun run;
