@@ -23,15 +23,15 @@ SpectrumBatch chain_start(const Space& space, const Problem& problem, const Conv
 std::vector<ChainResult> run_chains(const Space& space, const Problem& problem, const ConvergencePosterior& posterior,
                                     const SpectrumBatch& start, const HmcOptions& options,
                                     const std::vector<std::int64_t>& chains,
-                                    const std::function<void(double)>& advanced) {
+                                    const std::function<void(double)>& advanced, const std::function<bool()>& stop) {
   AnnealedHmc sampler(posterior, posterior.fft(), start, options, problem.learned.get());
   sampler.add(chains);
   std::vector<ChainResult> results;
   sampler.run(
       space, [&](ChainResult&& chain) { results.push_back(std::move(chain)); }, advanced,
-      [] {
+      [&] {
         report_alive();
-        return false;
+        return stop && stop();
       });
   std::sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.chain < b.chain; });
   return results;

@@ -13,10 +13,12 @@ SpectrumBatch chain_start(const Space& space, const Problem& problem, const Conv
                           const HmcOptions& options);
 
 /// Runs `chains` on this rank alone, no checkpoints; results in order of chain.
+/// @param stop  asked before every evaluation; what is returned after a stop is incomplete
 std::vector<ChainResult> run_chains(const Space& space, const Problem& problem, const ConvergencePosterior& posterior,
                                     const SpectrumBatch& start, const HmcOptions& options,
                                     const std::vector<std::int64_t>& chains,
-                                    const std::function<void(double)>& advanced);
+                                    const std::function<void(double)>& advanced,
+                                    const std::function<bool()>& stop = {});
 
 /// Indices first ... first + count - 1 of a shard.
 std::vector<std::int64_t> indices_of(const ShardRange& shard);

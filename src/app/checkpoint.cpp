@@ -74,6 +74,18 @@ std::string difference_of(const std::string& now, const std::string& then) {
 
 }  // namespace
 
+std::string identity_of(const Config& config, std::uint64_t seed, const std::vector<InputRecord>& inputs,
+                        const std::vector<std::string>& but) {
+  std::string identity;
+  for (const std::string& line : lines_of(config.resolved())) {
+    if (std::none_of(but.begin(), but.end(), [&](const auto& start) { return line.rfind(start, 0) == 0; }))
+      identity += line + "\n";
+  }
+  identity += "seed = " + std::to_string(seed) + "\n";
+  for (const InputRecord& input : inputs) identity += "input " + input.sha256 + "\n";
+  return identity;
+}
+
 void require_same_configuration(const std::string& now, const std::string& then, const std::string& path,
                                 bool overridden) {
   if (now == then) return;
@@ -156,14 +168,19 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
   hdf5.commit(true);
 }
 
+std::string newest_good_checkpoint(const Communicator& comm, const std::string& path) {
+  const std::string good = newest_good_generation(
+      comm, path, [](const std::string& what) { log::warn("a checkpoint is not good and is passed over: " + what); });
+  if (comm.is_root() && !good.empty() && good != path) log::warn("going on from the generation before: " + good);
+  return good;
+}
+
 Checkpoint read_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
                            const HmcOptions& options, std::size_t sample_size, std::size_t state_floats,
                            const ShardRange& shard, bool overridden) {
   Checkpoint chains;
-  const std::string good = newest_good_generation(
-      comm, path, [](const std::string& what) { log::warn("a checkpoint is not good and is passed over: " + what); });
+  const std::string good = newest_good_checkpoint(comm, path);
   if (good.empty()) return chains;
-  if (comm.is_root() && good != path) log::warn("going on from the generation before: " + good);
   comm.together([&] {
     const Hdf5Reader file(good);
     require_same_configuration(identity, file.attribute("/", "identity"), good, overridden);

@@ -24,6 +24,11 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
                       const HmcOptions& options, std::size_t sample_size, std::size_t state_floats,
                       const Checkpoint& chains);
 
+/// What a checkpoint of chains must agree with: every line of the configuration but those that begin with one of `but`,
+/// the seed and the inputs.
+std::string identity_of(const Config& config, std::uint64_t seed, const std::vector<InputRecord>& inputs,
+                        const std::vector<std::string>& but);
+
 /// Throws Error(usage) with the lines that differ unless a checkpoint was made with this configuration, or only says so
 /// where the user has overridden that.
 void require_same_configuration(const std::string& now, const std::string& then, const std::string& path,
@@ -34,6 +39,10 @@ void require_same_configuration(const std::string& now, const std::string& then,
 Checkpoint read_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
                            const HmcOptions& options, std::size_t sample_size, std::size_t state_floats,
                            const ShardRange& shard, bool overridden = false);
+
+/// The newest good generation of a checkpoint, with a warning about those that are not; empty if there is none.
+/// Collective.
+std::string newest_good_checkpoint(const Communicator& comm, const std::string& path);
 
 /// Removes all generations, once the result is safe.
 void remove_checkpoint(const std::string& path);

@@ -44,13 +44,12 @@ ExitCode run_map(const CommandLine& line) {
     const ConvergencePosterior posterior(survey, problem->power, problem->model, 1);
     MaximumOptions options;
     if (problem->learned != nullptr) {
-      // The maximum of a posterior smoothed by little noise: at less the network knows nothing, and a skewed prior's own
-      // maximum is far from its mass.
+      // The maximum of a posterior smoothed by little noise: at less the network knows nothing, and a skewed prior's
+      // own maximum is far from its mass.
       options.sigma = line.config.number("map.sigma", 0.02, problem->learned->sigma_min(), 10);
       options.tolerance = 1e-3;  // what float32 networks can resolve
     }
-    const SpectrumBatch maximum =
-        maximum_posterior(space, posterior, wiener_state, options, problem->learned.get());
+    const SpectrumBatch maximum = maximum_posterior(space, posterior, wiener_state, options, problem->learned.get());
     best = maps_of(space, posterior.fft(), maximum, posterior.fields());
   }
 

@@ -40,19 +40,10 @@ struct Settings {
   double peak_smoothing_arcmin = 0, peak_radius_arcmin = 0, peak_threshold = 0;
 };
 
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  for (std::size_t begin = 0; begin < text.size();) {
-    const std::size_t end = text.find('\n', begin);
-    lines.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return lines;
-}
-
-/// Beginnings of keys that do not decide what a chain is.
-constexpr const char* not_identity[] = {"run.",      "summary.",       "reference.",
-                                        "validate.", "sampler.batch ", "sampler.chains "};
+/// Beginnings of keys that do not decide what a chain is. More chains extend a run; the rest decide how it runs and
+/// what is made of it.
+const std::vector<std::string> not_identity = {"run.",      "summary.",       "reference.",
+                                               "validate.", "sampler.batch ", "sampler.chains "};
 
 Settings read_settings(const Config& config) {
   Settings s;
@@ -73,14 +64,7 @@ Settings read_settings(const Config& config) {
   s.keep_samples = config.flag("run.keep_samples", bytes <= 2.0 * (1U << 30));
   know_all_keys(config);
   config.reject_unknown_keys();
-  for (const std::string& line : lines_of(config.resolved())) {
-    // More chains extend a run; the rest of these keys decide how it runs and what is made of it.
-    const bool irrelevant = std::any_of(std::begin(not_identity), std::end(not_identity),
-                                        [&](const char* start) { return line.rfind(start, 0) == 0; });
-    if (!irrelevant) s.identity += line + "\n";
-  }
-  s.identity += "seed = " + std::to_string(s.sampler.seed) + "\n";
-  for (const InputFile& input : s.problem->survey.inputs) s.identity += "input " + input.sha256 + "\n";
+  s.identity = identity_of(config, s.sampler.seed, input_records(s.problem->survey), not_identity);
   return s;
 }
 

@@ -13,17 +13,21 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "umbriel/app/chains.hpp"
+#include "umbriel/app/checkpoint.hpp"
 #include "umbriel/app/job.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/progress.hpp"
+#include "umbriel/base/signals.hpp"
 #include "umbriel/data/fits.hpp"
 #include "umbriel/data/npy.hpp"
 #include "umbriel/inference/spectra.hpp"
 #include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/mpi/exact_sum.hpp"
 #include "umbriel/mpi/sha256.hpp"
+#include "umbriel/mpi/shared_flag.hpp"
 #include "umbriel/simulation/convergence_map.hpp"
 #include "umbriel/simulation/mock_survey.hpp"
 #include "umbriel/simulation/shear.hpp"
@@ -43,7 +47,8 @@ struct Settings {
   std::unique_ptr<Problem> problem;
   HmcOptions sampler;
   std::string output;
-  double deadline_minutes = 0;
+  double deadline_minutes = 0, checkpoint_minutes = 0, max_walltime_minutes = 0;
+  std::string identity;                      // what decides a mock and its chains: a checkpoint must agree
   std::int64_t chains = 0, exact_draws = 0;  // "exact"; 0 chains: not asked for
   std::int64_t mocks = 0;                    // "calibration"; 0: not asked for
   int draws = 0, rank_bins = 0;
@@ -128,6 +133,8 @@ Settings read_settings(const Config& config) {
   const bool reduced = config.flag("model.reduced_shear", false);
   s.output = read_output(config);
   s.deadline_minutes = read_deadline_minutes(config);
+  s.checkpoint_minutes = config.number("run.checkpoint_minutes", 10, 0, 1e6);
+  s.max_walltime_minutes = config.number("run.max_walltime_minutes", 0, 0, 1e6);
   s.problem = std::make_unique<Problem>(read_problem(config));
   s.sampler = read_sampler(config, read_seed(config), *s.problem);
   s.chains =
@@ -156,6 +163,10 @@ Settings read_settings(const Config& config) {
   s.mocks = config.integer("validate.mocks", static_cast<std::int64_t>(s.truths.size()), 0, 1 << 24);
   know_all_keys(config);
   config.reject_unknown_keys();
+  // More mocks extend a run.
+  s.identity = identity_of(config, s.sampler.seed, s.inputs,
+                           {"run.", "summary.", "reference.", "sampler.batch ", "sampler.chains ", "validate.mocks ",
+                            "validate.exact", "validate.rank_bins "});
   require((s.draws + 1) % s.rank_bins == 0, ExitCode::usage, "validate.rank_bins must divide validate.draws + 1",
           config.where("validate.rank_bins"), "for instance 63 draws and 16 bins, or 99 draws and 20 bins");
   require(s.mocks * s.draws <= UINT32_MAX, ExitCode::usage, "there are more than 2^32 chains",
@@ -447,7 +458,100 @@ struct MockRecord {
   std::array<double, levels.size()> inside{}, outside{};  // coverage of observed and unobserved pixels
   MapMetrics mean, wiener;                                // of the posterior mean and of the exact Wiener mean
   double rmse_limit = 0;                                  // of the mean of infinitely many draws
+
+  /// Calls f with each number, in an order that checkpoints keep.
+  template <class F>
+  void each_number(const F& f) {
+    f(mock);
+    for (auto& rank : ranks) f(rank);
+    for (auto& rank : tarp_ranks) f(rank);
+    for (auto& share : inside) f(share);
+    for (auto& share : outside) f(share);
+    f(mean.rmse), f(mean.pearson), f(wiener.rmse), f(wiener.pearson), f(rmse_limit);
+  }
 };
+
+/// What is known of the mocks so far: each rank holds a part, and all parts together are the whole.
+struct MockResults {
+  std::vector<MockRecord> records;
+  std::vector<std::int64_t> evaluations, diverged;  // [mock]
+  std::vector<std::int64_t> pixel_ranks;            // as judge counts them
+
+  MockResults() = default;
+  explicit MockResults(const Settings& s)
+      : evaluations(static_cast<std::size_t>(s.mocks), 0),
+        diverged(static_cast<std::size_t>(s.mocks), 0),
+        pixel_ranks(2 * (static_cast<std::size_t>(s.draws) + 1), 0) {}
+
+  /// The whole: counts on every rank, records on rank 0, in order. Collective.
+  MockResults whole(const Communicator& comm) const {
+    MockResults all = *this;
+    comm.sum(all.pixel_ranks.data(), all.pixel_ranks.size());
+    comm.sum(all.evaluations.data(), all.evaluations.size());
+    comm.sum(all.diverged.data(), all.diverged.size());
+    all.records = comm.gather(records);
+    std::sort(all.records.begin(), all.records.end(), [](const auto& a, const auto& b) { return a.mock < b.mock; });
+    return all;
+  }
+};
+
+/// Saves what all ranks know. Collective; rank 0 writes.
+void save(const Communicator& comm, const Settings& s, const MockResults& mine) {
+  MockResults all = mine.whole(comm);
+  comm.together([&] {
+    if (!comm.is_root()) return;
+    std::vector<double> table;
+    for (MockRecord& record : all.records)
+      record.each_number([&](auto& number) { table.push_back(static_cast<double>(number)); });
+    const std::uint64_t n = all.records.size();
+    ResultFile file(checkpoint_path(s.output), Communicator(), "checkpoint of validate");
+    Hdf5Writer& hdf5 = file.hdf5();
+    hdf5.write<double>({"/records", {}, "1", "a row a mock"}, {n, n > 0 ? table.size() / n : 0}, table.data());
+    const auto counts = [&](const char* name, const std::vector<std::int64_t>& values) {
+      hdf5.write<std::int64_t>({name, {}, "1", name}, {values.size()}, values.data());
+    };
+    counts("/evaluations", all.evaluations);
+    counts("/diverged", all.diverged);
+    counts("/pixel_ranks", all.pixel_ranks);
+    hdf5.attribute("/", "schema_version", static_cast<std::int64_t>(schema_version));
+    hdf5.attribute("/", "command", std::string("checkpoint of validate"));
+    hdf5.attribute("/", "identity", s.identity);
+    hdf5.commit(true);
+  });
+}
+
+/// What a checkpoint holds, on rank 0, and on all ranks which mocks are done. Collective.
+MockResults load(const Communicator& comm, const Settings& s, std::vector<char>& done) {
+  MockResults results(s);
+  done.assign(static_cast<std::size_t>(s.mocks), 0);
+  const std::string good = newest_good_checkpoint(comm, checkpoint_path(s.output));
+  if (good.empty()) return results;
+  comm.together([&] {
+    if (!comm.is_root()) return;
+    const Hdf5Reader file(good);
+    require_same_configuration(s.identity, file.attribute("/", "identity"), good, false);
+    const auto table = file.read<double>("/records");
+    for (auto number = table.begin(); number != table.end();) {
+      results.records.emplace_back().each_number(
+          [&](auto& value) { value = static_cast<std::decay_t<decltype(value)>>(*number++); });
+    }
+    // With more mocks than before, the new ones have not begun.
+    const auto counts = [&](const char* name, std::vector<std::int64_t>& values) {
+      const auto read = file.read<std::int64_t>(name);
+      require(read.size() <= values.size(), ExitCode::usage, "the checkpoint knows more mocks than are asked for", good,
+              "ask for as many, or remove it to start anew");
+      std::copy(read.begin(), read.end(), values.begin());
+    };
+    counts("/evaluations", results.evaluations);
+    counts("/diverged", results.diverged);
+    counts("/pixel_ranks", results.pixel_ranks);
+    for (std::size_t mock = 0; mock < done.size(); ++mock) done[mock] = results.evaluations[mock] > 0 ? 1 : 0;
+  });
+  comm.broadcast(done.data(), done.size());
+  const auto n = std::count(done.begin(), done.end(), 1);
+  if (comm.is_root()) log::info("resuming: " + std::to_string(n) + " mocks are done already");
+  return results;
+}
 
 /// Compares the draws of a mock with its truth.
 /// @param draws        [draw, y, x], all finite
@@ -528,16 +632,29 @@ MockRecord judge(const Space& space, const Settings& s, Truths& truths, const Pr
 /// those left over are shared by all ranks, so that few mocks too keep many ranks busy.
 /// @param set_aside  [mock] number of chains that diverged, on every rank; such a mock has no record
 /// @return the records of all mocks in order of mock, on rank 0
-std::vector<MockRecord> sample_mocks(const Communicator& comm, const Settings& s, std::vector<std::int64_t>& set_aside,
-                                     std::vector<std::int64_t>& pixel_ranks) {
+/// Samples the mocks that no checkpoint knows, and saves them from time to time. Ranks take whole mocks, and share the
+/// chains of those left over. @return false if it was stopped before the end, with all but the mocks in hand saved
+bool sample_mocks(const Communicator& comm, const Settings& s, MockResults& results) {
+  const Stopwatch watch;
   const Space space;
   const Survey& survey = s.problem->survey;
   const auto pixels = static_cast<std::size_t>(survey.grid.pixels());
   Truths truths(s);
-  Progress progress(comm, "calibrating", s.mocks, "mocks");
-  std::vector<MockRecord> records;
-  std::vector<std::int64_t> evaluations(static_cast<std::size_t>(s.mocks), 0);  // this rank's part
-  std::vector<std::int64_t> diverged(static_cast<std::size_t>(s.mocks), 0);
+  std::vector<char> done;
+  results = load(comm, s, done);
+  std::vector<std::int64_t> todo;
+  for (std::int64_t mock = 0; mock < s.mocks; ++mock) {
+    if (done[static_cast<std::size_t>(mock)] == 0) todo.push_back(mock);
+  }
+  Progress progress(comm, "calibrating", static_cast<std::int64_t>(todo.size()), "mocks");
+  watch_stop_signals();
+  SharedFlag stop_asked(comm);
+  const double end = s.max_walltime_minutes > 0 ? std::max(1.0, 60 * s.max_walltime_minutes - 30)
+                                                : std::numeric_limits<double>::infinity();
+  const auto stop = [&] {
+    if (stop_signal_received() || watch.seconds() > end) stop_asked.raise();
+    return stop_asked.raised();
+  };
 
   const auto problem_of = [&](std::int64_t mock) {
     Problem problem = *s.problem;
@@ -546,18 +663,19 @@ std::vector<MockRecord> sample_mocks(const Communicator& comm, const Settings& s
                     Truths::held_out(s.sampler.seed), static_cast<std::uint32_t>(mock), s.problem->model.reduced_shear);
     return problem;
   };
-  // Draws first ... first + count - 1 of a mock: [draw, y, x].
+  // Draws first ... first + count - 1 of a mock: [draw, y, x]; fewer after a stop.
   const auto sample = [&](const Problem& problem, std::int64_t mock, std::int64_t first, std::int64_t count) {
     const ConvergencePosterior posterior(problem.survey, problem.power, problem.model, s.sampler.batch);
-    const auto chains =
-        run_chains(space, problem, posterior, chain_start(space, problem, posterior, s.sampler), s.sampler,
-                   indices_of({mock * s.draws + first, count}), [&](double done) { progress.add(done / s.draws); });
+    const auto chains = run_chains(
+        space, problem, posterior, chain_start(space, problem, posterior, s.sampler), s.sampler,
+        indices_of({mock * s.draws + first, count}), [&](double share) { progress.add(share / s.draws); }, stop);
     std::vector<float> maps;
+    if (static_cast<std::int64_t>(chains.size()) < count) return maps;
     maps.reserve(static_cast<std::size_t>(count) * pixels);
     for (const ChainResult& chain : chains) {
       maps.insert(maps.end(), chain.sample.begin(), chain.sample.begin() + static_cast<long>(pixels));
-      evaluations[static_cast<std::size_t>(mock)] += chain.score_evaluations;
-      diverged[static_cast<std::size_t>(mock)] += chain.diverged;
+      results.evaluations[static_cast<std::size_t>(mock)] += chain.score_evaluations;
+      results.diverged[static_cast<std::size_t>(mock)] += chain.diverged;
     }
     return maps;
   };
@@ -565,46 +683,73 @@ std::vector<MockRecord> sample_mocks(const Communicator& comm, const Settings& s
     return std::all_of(maps.begin(), maps.end(), [](float value) { return std::isfinite(value); });
   };
 
-  const std::int64_t shared = s.mocks % comm.size(), whole = s.mocks - shared;
-  for (std::int64_t mock = comm.rank(); mock < whole; mock += comm.size()) {
-    const Problem problem = problem_of(mock);
-    const std::vector<float> draws = sample(problem, mock, 0, s.draws);
-    if (finite(draws)) records.push_back(judge(space, s, truths, problem, mock, draws, pixel_ranks));
+  const auto ranks = static_cast<std::int64_t>(comm.size()), n = static_cast<std::int64_t>(todo.size());
+  const std::int64_t shared = n % ranks, turns = n / ranks;
+  // Ranks meet after some turns, no oftener than a checkpoint is worth, for until the last comes the others wait.
+  double saved = 0;
+  std::int64_t at_once = 1;
+  for (std::int64_t turn = 0; turn < turns;) {
+    const double began = watch.seconds();
+    const std::int64_t last = std::min(turns, turn + at_once), count = last - turn;
+    for (; turn < last && !stop(); ++turn) {
+      const std::int64_t mock = todo[static_cast<std::size_t>(turn * ranks + comm.rank())];
+      const Problem problem = problem_of(mock);
+      const std::vector<float> draws = sample(problem, mock, 0, s.draws);
+      if (!draws.empty() && finite(draws))
+        results.records.push_back(judge(space, s, truths, problem, mock, draws, results.pixel_ranks));
+    }
+    turn = last;
+    const bool stopped = stop_asked.meet(stop);
+    double slowest = watch.seconds() - began, clock = watch.seconds();
+    comm.max(&slowest, 1);
+    comm.max(&clock, 1);
+    const double interval = 60 * s.checkpoint_minutes;
+    if (stopped || (interval > 0 && clock - saved > interval)) {
+      save(comm, s, results);
+      saved = clock;
+    }
+    if (stopped) return false;
+    const double left = interval > 0 ? interval - (clock - saved) : slowest * static_cast<double>(turns);
+    at_once = std::max<std::int64_t>(1, static_cast<std::int64_t>(left * static_cast<double>(count) / slowest));
   }
   if (shared > 0) {
+    const auto mock_of = [&](std::int64_t owner) { return todo[static_cast<std::size_t>(turns * ranks + owner)]; };
     const ShardRange shard = shard_range(shared * s.draws, comm.rank(), comm.size());
     std::vector<std::vector<float>> send(static_cast<std::size_t>(comm.size()));
+    const MockResults before = results;
     for (std::int64_t chain = shard.first; chain < shard.first + shard.count;) {
       const std::int64_t owner = chain / s.draws, first = chain % s.draws;
       const std::int64_t count = std::min(s.draws - first, shard.first + shard.count - chain);
-      send[static_cast<std::size_t>(owner)] = sample(problem_of(whole + owner), whole + owner, first, count);
+      send[static_cast<std::size_t>(owner)] = sample(problem_of(mock_of(owner)), mock_of(owner), first, count);
       chain += count;
+    }
+    if (stop_asked.meet(stop)) {
+      save(comm, s, before);
+      return false;
     }
     std::vector<float> draws;
     for (const auto& part : comm.exchange(send)) draws.insert(draws.end(), part.begin(), part.end());
     if (!draws.empty() && finite(draws)) {
-      const std::int64_t mock = whole + comm.rank();
-      records.push_back(judge(space, s, truths, problem_of(mock), mock, draws, pixel_ranks));
+      const std::int64_t mock = mock_of(comm.rank());
+      results.records.push_back(judge(space, s, truths, problem_of(mock), mock, draws, results.pixel_ranks));
     }
   }
-
-  comm.sum(pixel_ranks.data(), pixel_ranks.size());
-  comm.sum(evaluations.data(), evaluations.size());
-  comm.sum(diverged.data(), diverged.size());
-  set_aside = diverged;
-  std::vector<MockRecord> all = comm.gather(records);
-  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.mock < b.mock; });
-  for (MockRecord& record : all)
-    record.evaluations =
-        static_cast<double>(evaluations[static_cast<std::size_t>(record.mock)]) / static_cast<double>(s.draws);
-  return all;
+  results = results.whole(comm);
+  for (MockRecord& record : results.records) {
+    const std::int64_t total = results.evaluations[static_cast<std::size_t>(record.mock)];
+    record.evaluations = static_cast<double>(total) / static_cast<double>(s.draws);
+  }
+  return true;
 }
 
-void validate_calibration(const CommandLine& line, const Settings& s, ResultFile& result) {
+/// @return false if it was stopped before the end
+bool validate_calibration(const CommandLine& line, const Settings& s, ResultFile& result) {
   const Communicator& comm = line.comm;
   const auto bins = static_cast<std::size_t>(s.draws) + 1;
-  std::vector<std::int64_t> diverged, pixel_ranks(2 * bins, 0);
-  const std::vector<MockRecord> records = sample_mocks(comm, s, diverged, pixel_ranks);
+  MockResults results;
+  if (!sample_mocks(comm, s, results)) return false;
+  const std::vector<MockRecord>& records = results.records;
+  const std::vector<std::int64_t>&diverged = results.diverged, &pixel_ranks = results.pixel_ranks;
 
   std::string aside;
   for (std::size_t mock = 0; mock < diverged.size(); ++mock) {
@@ -742,7 +887,7 @@ void validate_calibration(const CommandLine& line, const Settings& s, ResultFile
   hdf5.attribute("/validate", "rmse_ratio_worst", worst_ratio);
   hdf5.attribute("/validate", "rmse_ratio_limit_mean", mean_limit.mean);
   hdf5.attribute("/validate", "rmse_ratio_limit_worst", worst_limit);
-  if (!comm.is_root()) return;
+  if (!comm.is_root()) return true;
 
   // What it came to.
   char text[320];
@@ -789,6 +934,7 @@ void validate_calibration(const CommandLine& line, const Settings& s, ResultFile
                 average([](const MockRecord& m) { return m.wiener.pearson; }),
                 average([](const MockRecord& m) { return m.evaluations; }));
   log::info(text);
+  return true;
 }
 
 }  // namespace
@@ -813,9 +959,15 @@ ExitCode run_validate(const CommandLine& line) {
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });
   ResultFile result(s.output, comm, "validate");
   if (s.chains > 0) validate_exact(line, s, result);
-  if (s.mocks > 0) validate_calibration(line, s, result);
+  if (s.mocks > 0 && !validate_calibration(line, s, result)) {
+    log::info("stopped before the end; to go on, run the same command again: " + command_to_resume(line, "validate"));
+    return ExitCode::stopped;
+  }
   result.write_provenance(line.config, static_cast<std::int64_t>(s.sampler.seed), s.inputs, watch.seconds());
   result.commit();
+  comm.together([&] {
+    if (comm.is_root()) remove_checkpoint(checkpoint_path(s.output));
+  });
   log::info("wrote " + s.output);
   return ExitCode::done;
 }

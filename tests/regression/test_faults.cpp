@@ -160,6 +160,36 @@ void kill_training(int times) {
 TEST(Faults, KilledTraining) { kill_training(2); }
 TEST(FaultsSlow, KilledTraining) { kill_training(10); }
 
+TEST(Faults, KilledOrStoppedValidation) {
+  const Folder folder;
+  folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
+  folder.write("validate.toml",
+               "[run]\noutput = \"v.h5\"\ncheckpoint_minutes = 0.005\n[survey]\nsize = [32, 32]\npixel_arcmin = 0.5\n"
+               "simulate = {mask = \"holes\"}\n[prior]\npower_spectrum = \"cl.txt\"\n[validate]\nexact = false\n"
+               "mocks = 61\ndraws = 15\n");
+  const auto begin = std::chrono::steady_clock::now();
+  const Outcome first = folder.umbriel("validate validate.toml", 2);
+  ASSERT_EQ(first.code, 0) << first.output;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const std::string whole = digest(folder / "v.h5");
+  int resumed = 0;
+  for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
+    SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
+    std::filesystem::remove(folder / "v.h5");
+    const Outcome outcome = folder.shell(Folder::program("validate validate.toml", 2) + " & pid=$!; sleep " +
+                                         std::to_string(0.6 * seconds) + "; kill -" + signal +
+                                         " $(pgrep -P $pid | sed -n 2p); wait $pid; exit $?");
+    if (outcome.code == 0) continue;
+    EXPECT_EQ(outcome.code == 75, std::string(signal) != "KILL") << outcome.code << outcome.output;
+    const Outcome again = folder.umbriel("validate validate.toml", ranks);
+    ASSERT_EQ(again.code, 0) << again.output;
+    resumed += again.output.find("mocks are done already") != std::string::npos ? 1 : 0;
+    EXPECT_EQ(digest(folder / "v.h5"), whole);
+    EXPECT_FALSE(std::filesystem::exists(folder / "v.h5.checkpoint"));
+  }
+  EXPECT_GT(resumed, 0);
+}
+
 TEST(Faults, KilledLauncher) {
   const InterruptedRun run;
   for (const double share : {0.35, 0.6}) {
