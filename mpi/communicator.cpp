@@ -155,10 +155,6 @@ void Communicator::together(const std::function<void()>& action) const {
 
 MpiSession::MpiSession(int& argc, char**& argv) {
   detail::prepare_hdf5_before_mpi();
-  // Open MPI guards the shared pointer of each file, which nobody here uses, by a semaphore that bears the file's name.
-  // A process killed while it opens a file leaves that semaphore taken, and every later job that opens a file of this
-  // name waits for it for ever. This component has none.
-  ::setenv("OMPI_MCA_sharedfp", "individual", 0);
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);  // a thread beside is the watchdog's
 }

@@ -5,9 +5,9 @@
 /// sums of the buckets that lie above it; `finish` waits for all.
 ///
 /// Host memory goes through non-blocking MPI calls on communicators of the reducer's own, so that other collectives may
-/// run in between; sums run in pairs of ranks and have the bits of all_reduce_sum (collectives.hpp), whatever the buckets.
-/// Device memory goes through NCCL on a stream of its own, or through the host where there is none. One rank: nothing
-/// is sent.
+/// run in between; sums run in pairs of ranks and have the bits of all_reduce_sum (collectives.hpp), whatever the
+/// buckets. Device memory goes through NCCL on a stream of its own, or through the host where there is none. One rank:
+/// nothing is sent.
 #pragma once
 
 #include <cstdint>

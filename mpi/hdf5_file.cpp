@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <filesystem>
 #include <limits>
 #include <numeric>
 #include <thread>
@@ -126,6 +127,15 @@ void reserve_space(const std::string& path, std::uint64_t bytes) {
 #else
   (void)path, (void)bytes;
 #endif
+}
+
+/// PATH.NUMBER.partial, a name that no job had before. Open MPI guards the shared pointer of every file, which nobody
+/// here uses, by a semaphore of the system's that bears the file's name: a process killed while it opens a file leaves
+/// it taken, and every later job that opens a file of that name waits for it for ever.
+std::string temporary_name(const std::string& path) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto number = std::chrono::duration_cast<std::chrono::microseconds>(now).count() * 1000 + ::getpid() % 1000;
+  return path + "." + std::to_string(number) + ".partial";
 }
 
 /// Text of any length, as h5py writes and expects it.
@@ -312,8 +322,9 @@ struct Hdf5Writer::File {
 Hdf5Writer::Hdf5Writer(const std::string& path, const Communicator& comm) : file_(std::make_unique<File>()) {
   prepare_hdf5();
   file_->path = path;
-  file_->temporary = path + ".partial";
+  file_->temporary = comm.broadcast(comm.is_root() ? temporary_name(path) : "");
   file_->comm = comm;
+  if (comm.is_root()) remove_leftovers(path);
   file_->step("create", [&] {
     Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
     if (comm.size() > 1) {
@@ -460,6 +471,21 @@ void require_seal(const std::string& path) {
       seal.compare(0, sizeof seal_magic - 1, seal_magic) != 0)
     damaged("it has no seal");
   if (seal.substr(sizeof seal_magic - 1) != sum) damaged("its bytes are not those that were sealed");
+}
+
+void remove_leftovers(const std::string& path) {
+  const std::filesystem::path whole(path);
+  const std::string begin = whole.filename().string() + ".", end = ".partial";
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           whole.has_parent_path() ? whole.parent_path() : std::filesystem::path("."), error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.size() <= begin.size() + end.size() || name.compare(0, begin.size(), begin) != 0 ||
+        name.compare(name.size() - end.size(), end.size(), end) != 0)
+      continue;
+    const std::string middle = name.substr(begin.size(), name.size() - begin.size() - end.size());
+    if (middle.find_first_not_of("0123456789") == std::string::npos) std::filesystem::remove(entry.path(), error);
+  }
 }
 
 std::string previous_generation(const std::string& path) { return path + ".previous"; }

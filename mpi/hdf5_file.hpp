@@ -77,6 +77,9 @@ class Hdf5Writer {
 /// where HDF5 does not look. So any changed byte is found, and any missing end.
 void require_seal(const std::string& path);
 
+/// Removes temporary files of `path` that killed jobs have left. Hdf5Writer does so when it begins.
+void remove_leftovers(const std::string& path);
+
 /// PATH.previous
 std::string previous_generation(const std::string& path);
 

@@ -235,6 +235,7 @@ Checkpoint read_checkpoint(const Communicator& comm, const std::string& path, co
 }
 
 void remove_checkpoint(const std::string& path) {
+  remove_leftovers(path);
   std::filesystem::remove(path);
   std::filesystem::remove(previous_generation(path));
 }

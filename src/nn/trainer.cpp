@@ -238,6 +238,7 @@ bool Trainer::run(const Space& space) {
 void Trainer::remove_checkpoint() const {
   comm_.together([&] {
     if (!comm_.is_root()) return;
+    remove_leftovers(checkpoint_of(options_.stem));
     std::filesystem::remove(checkpoint_of(options_.stem));
     std::filesystem::remove(previous_generation(checkpoint_of(options_.stem)));
   });

@@ -1,6 +1,8 @@
 // Files written by all ranks: what goes in comes out, whatever the number of ranks; h5py sees what the schema promises.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -249,13 +251,16 @@ TEST(Hdf5File, ReplacesTheOldFileOnlyOnCommit) {
   EXPECT_EQ(folder.contents(), std::vector<std::string>{"a.h5"});
 }
 
-TEST(Hdf5File, OverwritesWhatAKilledRunLeft) {
+TEST(Hdf5File, RemovesWhatAKilledRunLeftAndNothingElse) {
   const Communicator comm = Communicator::world();
   const SharedFolder folder(comm);
-  if (comm.is_root()) testing::write_bytes(folder / "a.h5.partial", std::string(10000, 'x'));
+  if (comm.is_root()) {
+    for (const char* name : {"a.h5.17.partial", "a.h5.partial", "a.h5.x.partial", "b.h5.17.partial"})
+      testing::write_bytes(folder / name, std::string(10000, 'x'));
+  }
   comm.barrier();
   write_sample(folder / "a.h5", comm);
-  EXPECT_EQ(folder.contents(), std::vector<std::string>{"a.h5"});
+  EXPECT_EQ(folder.contents(), (std::vector<std::string>{"a.h5", "a.h5.partial", "a.h5.x.partial", "b.h5.17.partial"}));
   EXPECT_TRUE(Hdf5Reader(folder / "a.h5").has("/summary/mean"));
 }
 
