@@ -468,7 +468,7 @@ struct AnnealedHmc::Slot {
   /// Calls f with each number of a chain's state, in an order that checkpoints keep.
   template <class F>
   void each_number(const F& f) {
-    f(chain), f(phase), f(trajectory), f(leap), f(leaps), f(sigma), f(precision), f(sharp), f(cooled), f(flow_from);
+    f(chain), f(phase), f(trajectory), f(leap), f(leaps), f(sigma), f(precision), f(sharp), f(cooled);
     f(flow_before), f(step), f(step_factor), f(log_density), f(kinetic), f(previous_log_density), f(work);
     f(path_point), f(path_sum), f(tested), f(accepted), f(steps_here), f(proposed_sigma), f(path_old), f(path_new);
     f(ode_step), f(ode_factor);
