@@ -2,8 +2,9 @@
 # Checks that everything umbriel is built from is there. On Debian and Ubuntu what is missing is installed (as root, or
 # with sudo where that asks for no password); elsewhere the packages are listed with their Spack and module names.
 #
-#   jobs/dependencies.sh [--without-tests] [--check]
+#   jobs/dependencies.sh [--without-tests] [--with-fuzzers] [--check]
 #     --without-tests  GoogleTest is not needed
+#     --with-fuzzers   Clang's libFuzzer is (jobs/fuzz.sh)
 #     --check          install nothing, only say what is missing
 #
 # Exit codes: 0 all is there, 2 something is missing.
@@ -11,12 +12,14 @@
 set -euo pipefail
 
 tests=yes
+fuzzers=no
 install=yes
 for argument in "$@"; do
   case "$argument" in
     --without-tests) tests=no ;;
+    --with-fuzzers) fuzzers=yes ;;
     --check) install=no ;;
-    -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: unknown option $argument (see $0 --help)" >&2; exit 2 ;;
   esac
 done
@@ -72,6 +75,8 @@ has_hdf5() {
 }
 has_kokkos() { find_header Kokkos_Core.hpp trilinos/Kokkos_Core.hpp kokkos/Kokkos_Core.hpp >/dev/null; }
 has_openssl() { find_header openssl/evp.h >/dev/null; }
+has_fuzzer() { echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' |
+  clang++ -fsanitize=fuzzer,address,undefined -x c++ - -o /dev/null 2>/dev/null; }
 has_gtest() { find_header gtest/gtest.h >/dev/null; }
 has() { find_header "$1" >/dev/null; }
 
@@ -99,6 +104,10 @@ OpenSSL | has_openssl | libssl-dev | openssl | openssl
 '
 if [ "$tests" = yes ]; then
   table+='GoogleTest | has_gtest | libgtest-dev | googletest | googletest
+'
+fi
+if [ "$fuzzers" = yes ]; then
+  table+='libFuzzer, of Clang | has_fuzzer | clang libclang-rt-14-dev | llvm | llvm
 '
 fi
 

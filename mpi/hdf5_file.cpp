@@ -435,7 +435,7 @@ constexpr std::size_t seal_bytes = sizeof seal_magic - 1 + 64;
 /// SHA-256 of the first n bytes of an open file.
 std::string sum_of_beginning(std::FILE* file, std::uint64_t n) {
   Sha256 sum;
-  std::vector<char> bytes(std::size_t{1} << 20);
+  std::vector<char> bytes(std::min<std::uint64_t>(n, std::uint64_t{1} << 20));
   while (n > 0) {
     const std::size_t piece = std::fread(bytes.data(), 1, std::min<std::uint64_t>(n, bytes.size()), file);
     if (piece == 0) throw std::runtime_error(std::string("read: ") + std::strerror(errno));
@@ -455,7 +455,7 @@ void require_seal(const std::string& path) {
           "check the path and its permissions");
   struct stat status {};
   const auto damaged = [&](const std::string& what) {
-    throw Error(ExitCode::input, what, path, "the file is damaged or was not written to its end");
+    throw Error(ExitCode::input, what, path, "the file is damaged, not whole, or none that umbriel wrote");
   };
   if (::fstat(::fileno(file.get()), &status) != 0 || static_cast<std::uint64_t>(status.st_size) < seal_bytes)
     damaged("it has no seal");
@@ -527,7 +527,7 @@ void Hdf5Writer::commit(bool keep_previous) {
     const auto fail = [](const char* call) {
       throw std::runtime_error(std::string(call) + ": " + std::strerror(errno));
     };
-    Hdf5Reader(file_->temporary).data_digest();  // reads every chunk, and with it every checksum
+    Hdf5Reader(file_->temporary).verify();
     {
       const CFile file(std::fopen(file_->temporary.c_str(), "r+b"), std::fclose);
       struct stat status {};
@@ -541,7 +541,6 @@ void Hdf5Writer::commit(bool keep_previous) {
       const off_t whole = status.st_size + static_cast<off_t>(seal.size());
       if (::ftruncate(::fileno(file.get()), whole) != 0 || ::fsync(::fileno(file.get())) != 0) fail("fsync");
     }
-    require_seal(file_->temporary);
     // A crash between the two renames leaves the previous generation, and the next start finds that.
     if (keep_previous && ::rename(file_->path.c_str(), previous_generation(file_->path).c_str()) != 0 &&
         errno != ENOENT)
@@ -584,31 +583,74 @@ struct Hdf5Reader::File {
 
   std::vector<std::uint64_t> shape(hid_t dataset) const {
     Handle space(H5Dget_space(dataset), H5Sclose);
+    if (H5Sget_simple_extent_type(space) == H5S_NULL) return {0};
     const int rank = H5Sget_simple_extent_ndims(space);
     std::vector<hsize_t> extent(std::max(rank, 0));
     if (rank > 0) H5Sget_simple_extent_dims(space, extent.data(), nullptr);
     return {extent.begin(), extent.end()};
   }
 
-  /// Elements in the dataset; refuses a header that claims more than the file can hold.
-  std::uint64_t checked_size(hid_t dataset, const std::string& name) const {
+  /// Elements in a dataset of this shape; infinite if they are beyond counting.
+  template <class Extents>
+  static double elements_of(const Extents& extents) {
+    // An extent of zero first: beside it others may be so large that their product is no number.
+    if (std::count(extents.begin(), extents.end(), 0U) > 0) return 0;
+    double n = 1;
+    for (const std::uint64_t extent : extents) n *= static_cast<double>(extent);
+    return n;
+  }
+
+  /// True for a type of numbers whose conversions the library masters: it overruns its buffers with very wide ones.
+  static bool is_number(hid_t type) {
+    const H5T_class_t kind = H5Tget_class(type);
+    const std::size_t bytes = H5Tget_size(type);
+    return kind == H5T_FLOAT ? bytes <= 16 : (kind == H5T_INTEGER || kind == H5T_ENUM) && bytes <= 8;
+  }
+
+  /// Elements in the dataset. Refuses a header that claims more than the file holds, before memory is taken for it.
+  /// @param items  of the first axis that are asked for; all by default
+  std::uint64_t checked_size(hid_t dataset, const std::string& name,
+                             std::uint64_t items = std::numeric_limits<std::uint64_t>::max()) const {
     hsize_t file_bytes = 0;
     H5Fget_filesize(id, &file_bytes);
-    double elements = 1;
-    for (const std::uint64_t n : shape(dataset)) elements *= static_cast<double>(n);
     Handle type(H5Dget_type(dataset), H5Tclose);
-    // Other programs' files may be compressed; deflate gains at most a factor of 1032.
+    if (!is_number(type)) fail("it does not hold numbers", name);
     Handle creation(H5Dget_create_plist(dataset), H5Pclose);
+    const H5D_layout_t layout = H5Pget_layout(creation);
+    if (layout == H5D_VIRTUAL || H5Pget_external_count(creation) > 0)
+      fail("the values of the dataset lie in other files", name);
+    // Other programs' files may be compressed; deflate gains at most a factor of 1032. Of the other filters the
+    // library's own overrun their buffers, and those of others would be loaded as plug-ins.
     double gain = 1;
     for (int filter = 0; filter < H5Pget_nfilters(creation); ++filter) {
       unsigned flags = 0;
       std::size_t values = 0;
       const H5Z_filter_t kind =
           H5Pget_filter2(creation, static_cast<unsigned>(filter), &flags, &values, nullptr, 0, nullptr, nullptr);
-      if (kind != H5Z_FILTER_FLETCHER32 && kind != H5Z_FILTER_SHUFFLE) gain = 1100;
+      if (kind == H5Z_FILTER_DEFLATE) {
+        gain = 1100;
+      } else if (kind != H5Z_FILTER_FLETCHER32 && kind != H5Z_FILTER_SHUFFLE) {
+        fail("the dataset is packed by another filter than gzip", name);
+      }
     }
-    if (elements * static_cast<double>(H5Tget_size(type)) > gain * static_cast<double>(file_bytes))
-      fail("the dataset claims to be larger than the file", name);
+    const auto check = [&](double elements, bool stored, const char* what) {
+      const double bytes = elements * static_cast<double>(H5Tget_size(type));
+      if (bytes > gain * static_cast<double>(file_bytes)) fail(std::string(what) + " to be larger than the file", name);
+      // How much of it is really there takes a look at every chunk, for which small pieces are not worth it.
+      constexpr double small = 1 << 20;
+      if (stored && bytes > small && bytes > gain * static_cast<double>(H5Dget_storage_size(dataset)))
+        fail(std::string(what) + " to be larger than what the file holds of it", name);
+    };
+    std::vector<std::uint64_t> extents = shape(dataset);
+    const double elements = elements_of(extents);
+    check(elements, false, "the dataset claims");
+    if (!extents.empty()) extents[0] = std::min(extents[0], items);
+    check(elements_of(extents), true, "the dataset claims");
+    if (elements > 0 && layout == H5D_CHUNKED) {  // HDF5 takes memory for a whole chunk, however little is asked for
+      std::vector<hsize_t> chunk(H5S_MAX_RANK);
+      chunk.resize(static_cast<std::size_t>(std::max(0, H5Pget_chunk(creation, H5S_MAX_RANK, chunk.data()))));
+      check(elements_of(chunk), true, "a chunk of the dataset claims");
+    }
     return static_cast<std::uint64_t>(elements);
   }
 };
@@ -640,18 +682,31 @@ bool Hdf5Reader::has(const std::string& object) const {
 
 std::vector<std::string> Hdf5Reader::datasets() const {
   std::vector<std::string> names;
-  const herr_t status = H5Lvisit(
-      file_->id, H5_INDEX_NAME, H5_ITER_INC,
-      [](hid_t group, const char* name, const H5L_info_t* link, void* out) -> herr_t {
-        if (link->type != H5L_TYPE_HARD) return 0;  // a soft or external link may lead nowhere
-        const Handle object(H5Oopen(group, name, H5P_DEFAULT), H5Oclose);
-        if (!object.valid()) return -1;
-        if (H5Iget_type(object) == H5I_DATASET)
-          static_cast<std::vector<std::string>*>(out)->push_back(std::string("/") + name);
-        return 0;
-      },
-      &names);
-  if (status < 0) file_->fail("its contents cannot be listed: " + hdf5_text(), "/");
+  // Not H5Lvisit, which takes stack for every level. Groups that hold themselves are deep too.
+  constexpr int deepest = 16;
+  const std::function<void(hid_t, const std::string&, int)> list = [&](hid_t group, const std::string& path,
+                                                                       int depth) {
+    if (depth > deepest) file_->fail("its groups are nested too deeply", path);
+    std::vector<std::string> links;
+    const herr_t status = H5Literate(
+        group, H5_INDEX_NAME, H5_ITER_INC, nullptr,
+        [](hid_t, const char* name, const H5L_info_t* link, void* out) -> herr_t {
+          // A soft or external link may lead nowhere.
+          if (link->type == H5L_TYPE_HARD) static_cast<std::vector<std::string>*>(out)->emplace_back(name);
+          return 0;
+        },
+        &links);
+    if (status < 0) file_->fail("its contents cannot be listed: " + hdf5_text(), path);
+    for (const std::string& link : links) {
+      const Handle object(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose);
+      const std::string name = path + link;
+      if (!object.valid()) file_->fail("it cannot be opened: " + hdf5_text(), name);
+      const H5I_type_t kind = H5Iget_type(object);
+      if (kind == H5I_DATASET) names.push_back(name);
+      if (kind == H5I_GROUP) list(object, name + "/", depth + 1);
+    }
+  };
+  list(file_->id, "/", 0);
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -666,7 +721,7 @@ std::string Hdf5Reader::type(const std::string& dataset) const {
   const std::size_t bits = 8 * H5Tget_size(type);
   const H5T_class_t kind = H5Tget_class(type);
   const bool is_float = kind == H5T_FLOAT;
-  if (!is_float && kind != H5T_INTEGER && kind != H5T_ENUM) file_->fail("it does not hold numbers", dataset);
+  if (!File::is_number(type)) file_->fail("it does not hold numbers", dataset);
   const bool is_unsigned = !is_float && H5Tget_sign(type) == H5T_SGN_NONE;
   return std::string(is_unsigned ? "u" : "") + (is_float ? "float" : "int") + std::to_string(bits);
 }
@@ -685,7 +740,7 @@ template <class T>
 std::vector<T> Hdf5Reader::read(const std::string& dataset, std::uint64_t first, std::uint64_t count) const {
   Handle handle = file_->open(dataset);
   const std::vector<std::uint64_t> shape = file_->shape(handle);
-  file_->checked_size(handle, dataset);
+  file_->checked_size(handle, dataset, count);
   if (shape.empty() || first > shape[0] || count > shape[0] - first)
     file_->fail("items are asked for that it does not hold", dataset);
   std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
@@ -724,11 +779,11 @@ std::string Hdf5Reader::attribute(const std::string& object, const std::string& 
     ok = H5Aread(attribute, type, text.data()) >= 0;
     text.resize(std::min(text.size(), text.find('\0')));
     if (H5Tget_strpad(type) == H5T_STR_SPACEPAD) text.resize(text.find_last_not_of(' ') + 1);
-  } else if (ok && kind == H5T_INTEGER) {
+  } else if (ok && kind == H5T_INTEGER && File::is_number(type)) {
     std::int64_t value = 0;
     ok = H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0;
     text = std::to_string(value);
-  } else if (ok && kind == H5T_FLOAT) {
+  } else if (ok && kind == H5T_FLOAT && File::is_number(type)) {
     double value = 0;
     ok = H5Aread(attribute, H5T_NATIVE_DOUBLE, &value) >= 0;
     char digits[32];
@@ -756,15 +811,14 @@ std::vector<std::string> Hdf5Reader::attributes(const std::string& object) const
   return names;
 }
 
-std::string Hdf5Reader::data_digest() const {
-  Sha256 sum;
+void Hdf5Reader::each_piece(const std::function<void(const void* bytes, std::size_t n)>& take) const {
   for (const std::string& name : datasets()) {
     Handle handle = file_->open(name);
     Handle type(H5Dget_type(handle), H5Tclose);
     const std::vector<std::uint64_t> shape = file_->shape(handle);
     std::string header = name + " " + this->type(name);
     for (const std::uint64_t n : shape) header.append(" ").append(std::to_string(n));
-    sum.update(header.data(), header.size());
+    take(header.data(), header.size());
     const std::uint64_t elements = file_->checked_size(handle, name);
     if (elements == 0) continue;
     // Item by item along the first axis, so that a large dataset never lies in memory whole.
@@ -777,19 +831,30 @@ std::string Hdf5Reader::data_digest() const {
       const std::uint64_t count = std::min(at_once, items - first);
       bytes.resize(count * item * element_bytes);
       Handle space(H5Dget_space(handle), H5Sclose);
-      const hsize_t block = count * item;
-      Handle memory(H5Screate_simple(1, &block, nullptr), H5Sclose);
+      // Of the same shape as in the file: between others HDF5 goes element by element.
+      std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
       if (!shape.empty()) {
-        std::vector<hsize_t> offset(shape.size(), 0), extent(shape.begin(), shape.end());
         offset[0] = first;
         extent[0] = count;
         H5Sselect_hyperslab(space, H5S_SELECT_SET, offset.data(), nullptr, extent.data(), nullptr);
       }
+      Handle memory(shape.empty() ? H5Screate(H5S_SCALAR)
+                                  : H5Screate_simple(static_cast<int>(extent.size()), extent.data(), nullptr),
+                    H5Sclose);
       if (H5Dread(handle, type, memory, space, H5P_DEFAULT, bytes.data()) < 0)
         file_->fail("it cannot be read: " + hdf5_text(), name);
-      sum.update(bytes.data(), bytes.size());
+      take(bytes.data(), bytes.size());
     }
   }
+}
+
+void Hdf5Reader::verify() const {
+  each_piece([](const void*, std::size_t) {});
+}
+
+std::string Hdf5Reader::data_digest() const {
+  Sha256 sum;
+  each_piece([&](const void* bytes, std::size_t n) { sum.update(bytes, n); });
   return sum.finish();
 }
 

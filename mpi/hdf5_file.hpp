@@ -116,6 +116,9 @@ class Hdf5Reader {
   std::string attribute(const std::string& object, const std::string& name) const;
   std::vector<std::string> attributes(const std::string& object) const;
 
+  /// Reads every chunk, and with it every checksum. @throws Error(input) for one that fails
+  void verify() const;
+
   /// SHA-256 over names, types, shapes and bytes of all datasets: equal for two results with the same data, whatever
   /// their provenance attributes.
   std::string data_digest() const;
@@ -123,6 +126,9 @@ class Hdf5Reader {
  private:
   struct File;
   std::unique_ptr<File> file_;
+
+  /// Name, type and shape of every dataset as text, and its bytes piece by piece.
+  void each_piece(const std::function<void(const void* bytes, std::size_t n)>& take) const;
 };
 
 }  // namespace umbriel

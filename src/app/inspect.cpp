@@ -16,10 +16,10 @@ void print_attribute(const Hdf5Reader& file, const char* name, const char* words
 }
 
 void inspect(const std::string& path) {
+  require_seal(path);  // before the HDF5 library, which does not stand damaged bytes, sees the file
   const Hdf5Reader file(path);
   require(file.has_attribute("/", "command"), ExitCode::input, "this HDF5 file is no umbriel result", path,
           "give a file that umbriel wrote");
-  require_seal(path);
   const std::string digest = file.data_digest();
   std::printf("%s\n", path.c_str());
   print_attribute(file, "command", "command");

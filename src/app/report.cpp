@@ -15,7 +15,9 @@ ExitCode run_report(const CommandLine& line) {
   const std::string output =
       line.output.empty() ? std::filesystem::path(input).replace_extension(".html").string() : line.output;
   line.comm.together([&] {
-    if (line.comm.is_root()) write_report(Hdf5Reader(input), output);
+    if (!line.comm.is_root()) return;
+    require_seal(input);  // before the HDF5 library, which does not stand damaged bytes, sees the file
+    write_report(Hdf5Reader(input), output);
   });
   log::info("wrote " + output);
   return ExitCode::done;

@@ -71,7 +71,7 @@ void event(const std::string& name, const std::map<std::string, Field>& fields) 
   nlohmann::ordered_json line;
   line["time"] = utc_now();
   line["event"] = name;
-  for (const auto& [key, value] : fields) std::visit([&](const auto& v) { line[key] = v; }, value);
+  for (const auto& field : fields) std::visit([&](const auto& value) { line[field.first] = value; }, field.second);
   state().file->info(line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 

@@ -1,5 +1,6 @@
 #include "umbriel/nn/trainer.hpp"
 
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -101,20 +102,37 @@ void Trainer::resume() {
       Kokkos::deep_copy(view,
                         Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged>(values.data(), values.size()));
     }
+    const auto check = [&](bool sound, const std::string& name) {
+      require(sound, ExitCode::input, "the checkpoint's " + name + " is not what it should be", path,
+              "remove the checkpoint to start anew");
+    };
     const auto read = [&](const std::string& name) {
       return file.has("/history/" + name) ? file.read<double>("/history/" + name) : std::vector<double>();
+    };
+    const auto count = [&](const std::string& name) {
+      const std::string text = file.attribute("/", name);
+      std::int64_t number = -1;
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+      check(error == std::errc() && end == text.data() + text.size() && number >= 0, name);
+      return number;
     };
     history_.loss = read("loss");
     history_.gradient_norm = read("gradient_norm");
     history_.seconds = read("seconds");
     history_.values = read("values");
-    for (const double step : read("validated")) history_.validated.push_back(static_cast<std::int64_t>(step));
+    for (const double step : read("validated")) {
+      check(step >= 0 && step <= 9007199254740992.0, "history");  // 2^53
+      history_.validated.push_back(static_cast<std::int64_t>(step));
+    }
     std::string names = file.attribute("/", "names");
     for (std::size_t end; (end = names.find('\n')) != std::string::npos; names.erase(0, end + 1))
       history_.names.push_back(names.substr(0, end));
-    step_ = std::stoll(file.attribute("/", "step"));
-    optimiser_->set_steps(std::stoll(file.attribute("/", "optimiser_steps")));
-    average_.set_updates(std::stoll(file.attribute("/", "average_updates")));
+    check(history_.gradient_norm.size() == history_.loss.size() && history_.seconds.size() == history_.loss.size() &&
+              history_.values.size() == history_.names.size() * history_.validated.size(),
+          "history");
+    step_ = count("step");
+    optimiser_->set_steps(count("optimiser_steps"));
+    average_.set_updates(count("average_updates"));
     seconds_before_ = history_.seconds.empty() ? 0 : history_.seconds.back();
   });
   if (comm_.is_root()) log::info("going on after step " + std::to_string(step_) + " (" + path + ")");

@@ -30,6 +30,7 @@ Traces read_traces(const Hdf5Reader& file, const std::string& name, std::size_t 
   if (!file.has(name)) return traces;
   const auto shape = file.shape(name);
   if (shape.size() < 2 || shape.size() > 3 || shape[0] == 0 || shape[1] == 0) return traces;
+  if (shape.size() == 3 && shape[2] <= quantity) return traces;
   const std::size_t stride = shape.size() == 3 ? shape[2] : 1;
   const std::size_t chains = std::min<std::size_t>(shape[0], most_chains),
                     steps = std::min<std::size_t>(shape[1], most_steps);
@@ -106,7 +107,8 @@ bool chains_section(const Hdf5Reader& file, Part::Section& section) {
   if (n > 0) {
     html += fmt::format(
         "<p>At the end every chain runs on at the last temperature, and a few numbers of its map are followed. Nested "
-        "R\u0302 near 1 says that the chains agree as well as if each had run for ever. A marked one is above {}, the most "
+        "R\u0302 near 1 says that the chains agree as well as if each had run for ever. A marked one is above {}, the "
+        "most "
         "that so few draws give by chance, and deserves a look.</p>\n",
         number_text(limits.empty() ? 1.05 : extreme_of(limits, true)));
     html += "<div class=\"scroll\"><table class=\"numbers\">\n<thead><tr><th>Quantity</th>";
@@ -116,8 +118,7 @@ bool chains_section(const Hdf5Reader& file, Part::Section& section) {
     for (std::size_t i = 0; i < n; ++i) {
       html += fmt::format("<tr><th scope=\"row\">{}</th>", escape_html(spoken_name(names[i])));
       if (i < rhat.size())
-        html +=
-            fmt::format("<td{}>{}</td>", rhat[i] > limits[i] ? " class=\"warn-text\"" : "", fixed_text(rhat[i], 3));
+        html += fmt::format("<td{}>{}</td>", rhat[i] > limits[i] ? " class=\"warn-text\"" : "", fixed_text(rhat[i], 3));
       if (i < ess.size()) html += fmt::format("<td>{}</td>", fixed_text(ess[i], 0));
       html += "</tr>\n";
     }
@@ -153,10 +154,10 @@ bool chains_section(const Hdf5Reader& file, Part::Section& section) {
   if (!all.empty()) html += figures(all, 2);
 
   if (file.has("/sample_stats/tail") && file.shape("/sample_stats/tail").size() == 3) {
-    const std::size_t quantities = file.shape("/sample_stats/tail")[2];
+    const std::size_t quantities = std::min<std::size_t>(file.shape("/sample_stats/tail")[2], 9);
     const auto tail_names = names_for(file, "/diagnostics", "names", quantities);
     std::vector<std::string> tails;
-    for (std::size_t q = 0; q < std::min<std::size_t>(quantities, 9); ++q) {
+    for (std::size_t q = 0; q < quantities; ++q) {
       const Traces traces = read_traces(file, "/sample_stats/tail", q);
       if (traces.values.empty()) break;
       std::string caption;

@@ -193,7 +193,9 @@ Map only_observed(const Field& field, Map map) {
 }
 
 Map smoothed(const Field& field, const Map& map, double sigma) {
-  const int reach = std::max(1, int(std::ceil(4 * sigma)));
+  // Beyond the map there is nothing, however small its pixels are said to be.
+  const double longest = double(std::max(field.rows, field.columns));
+  const int reach = std::max(1, int(std::min(std::ceil(4 * sigma), longest)));
   std::vector<double> kernel;
   for (int d = -reach; d <= reach; ++d) kernel.push_back(std::exp(-0.5 * d * d / (sigma * sigma)));
   const auto pass = [&](const Map& in, std::size_t step, std::size_t length) {

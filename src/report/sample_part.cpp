@@ -36,6 +36,7 @@ Maps read_maps(const Hdf5Reader& file, const Field& field) {
           file.path() + ": " + posterior, "the file is damaged or not a result of umbriel");
 
   // Three chains, spread over all that did not diverge.
+  read_map(file, field, posterior, 0);  // refuses a shape that is not the other maps', or claims more than there is
   maps.n_samples = file.shape(posterior)[0];
   const auto diverged = values_or_none(file, "/sample_stats/diverged");
   std::vector<std::size_t> good;

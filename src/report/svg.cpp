@@ -88,7 +88,10 @@ double Axis::fraction(double value) const {
 
 std::vector<Tick> nice_ticks(const Axis& axis, int wanted) {
   const double low = std::min(axis.low, axis.high), high = std::max(axis.low, axis.high);
-  if (!(high > low) || !std::isfinite(high - low)) return {{low, number_text(low)}};
+  // Of a range that is no range, too wide for a number, or too narrow to count steps in, one end must do.
+  if (!(high - low > 1e-12 * std::max(std::abs(low), std::abs(high))) || !std::isfinite(high - low) ||
+      !std::isnormal(high - low) || (axis.logarithmic && !(low > 0 && std::isnormal(low))))
+    return {{low, number_text(low)}};
   return axis.logarithmic ? logarithmic_ticks(low, high, wanted) : linear_ticks(low, high, wanted);
 }
 

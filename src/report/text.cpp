@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <limits>
 #include <sstream>
 
 #include <fmt/format.h>
@@ -64,9 +66,10 @@ std::string escape_html(std::string_view text) {
 
 std::string number_text(double value, int digits) {
   if (!std::isfinite(value)) return "\u2013";
-  if (value == 0) return "0";
+  if (std::abs(value) < std::numeric_limits<double>::min()) return "0";
   // Round first: 0.9996 with three digits is 1, not 1.000.
-  const double rounded = std::stod(fmt::format("{:.{}e}", value, digits - 1));
+  double rounded = std::strtod(fmt::format("{:.{}e}", value, digits - 1).c_str(), nullptr);
+  if (!std::isfinite(rounded)) rounded = value;
   const int exponent = static_cast<int>(std::floor(std::log10(std::abs(rounded)) + 1e-12));
   if (exponent < -3 || exponent > 6) {
     const std::string mantissa = fmt::format("{:.{}f}", rounded / std::pow(10.0, exponent), digits - 1);
@@ -92,7 +95,7 @@ std::string power_of_ten_text(int exponent) {
 }
 
 std::string duration_text(double seconds) {
-  if (!std::isfinite(seconds) || seconds < 0) return "\u2013";
+  if (!(seconds >= 0 && seconds < 1e12)) return "\u2013";
   if (seconds < 60) return number_text(seconds) + " s";
   const auto whole = static_cast<std::int64_t>(std::llround(seconds));
   const std::int64_t minutes = whole / 60, hours = whole / 3600, days = whole / 86400;

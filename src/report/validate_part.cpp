@@ -5,6 +5,7 @@
 // posterior mean over that of the exact Wiener mean.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <tuple>
 
@@ -133,8 +134,8 @@ void add_ranks(const Hdf5Reader& file, Part& part) {
   if (shape[0] == 0 || shape[1] == 0) return;
   const auto all = file.read<double>("/validate/sbc_ranks");
   const double given = attribute_number(file, "/validate", "draws");
-  const auto draws =
-      static_cast<std::size_t>(given >= 1 ? given : std::max(1.0, *std::max_element(all.begin(), all.end())));
+  const double largest = given >= 1 ? given : extreme_of(all, true);
+  const auto draws = static_cast<std::size_t>(largest >= 1 ? std::min(largest, 1e9) : 1.0);
   const auto names = names_for(file, "/validate", "names", shape[0]);
   auto p_values = values_or_none(file, "/validate/p_value");
   p_values.resize(shape[0], std::nan(""));
@@ -215,7 +216,7 @@ std::string coverage_figure(const Hdf5Reader& file) {
 std::string tarp_figure(const Hdf5Reader& file) {
   const auto shape = table_shape(file, "/validate/tarp_coverage");
   const auto credibility = values_or_none(file, "/credibility");
-  if (shape[0] == 0 || credibility.size() != shape[1]) return "";
+  if (shape[0] == 0 || shape[1] == 0 || credibility.size() != shape[1]) return "";
   const auto all = file.read<double>("/validate/tarp_coverage");
   const auto names = names_for(file, "/validate", "references", shape[0]);
   auto largest = values_or_none(file, "/validate/tarp_largest"),
@@ -313,7 +314,11 @@ void add_gain(const Hdf5Reader& file, Part& part) {
   if (mocks == 0 || wiener.size() != mocks || limit.size() != mocks) return;
   std::vector<std::size_t> order(mocks);
   std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return rmse[a] * wiener[b] < rmse[b] * wiener[a]; });
+  const auto key = [&](std::size_t i) {  // what is no number comes last: beside it nothing has an order
+    const double ratio = rmse[i] / wiener[i];
+    return std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio;
+  };
+  std::sort(order.begin(), order.end(), [&](auto a, auto b) { return key(a) < key(b); });
   std::vector<double> place, ratio, limit_ratio, reach = {1};
   for (std::size_t i = 0; i < mocks; ++i) {
     place.push_back(double(i) + 1);

@@ -362,5 +362,13 @@ TEST(Config, CopiesShareWhatWasAskedFor) {
   EXPECT_NO_THROW(config.reject_unknown_keys());
 }
 
+// Inputs on which toml++ 3.3 runs into undefined behaviour by itself.
+TEST(Config, TextsThatItsParserDoesNotExpectAreErrorsToo) {
+  for (const std::string text : {"[.a]", "[.fits\", b = [1, 2]", "[a]\n.b = 1", "a = x.\"\"\"y\u0124\"", "a = 6\u0124"})
+    EXPECT_CONTAINS(refused([&] { Config::parse(text); }), "not valid TOML");
+  // A letter behind white space that a backslash joins to the line before.
+  EXPECT_EQ(Config::parse("a = \"\"\"one \\\n  \u0124two\"\"\"").text("a"), "one \u0124two");
+}
+
 }  // namespace
 }  // namespace umbriel

@@ -8,6 +8,7 @@
 #include <hdf5.h>
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -316,6 +317,131 @@ TEST(Hdf5Reader, RefusesADatasetLargerThanItsFile) {
   EXPECT_NE(text.find("larger than the file"), std::string::npos) << text;
   refused(ExitCode::input, path, [&] { reader.read<float>("/huge", 0, 1 << 19); });
   refused(ExitCode::input, path, [&] { reader.data_digest(); });
+}
+
+/// A file with one dataset that `fill` may write to.
+std::string foreign_file(
+    const std::string& path, hid_t type, const std::vector<hsize_t>& shape, const std::function<void(hid_t)>& settings,
+    const std::function<void(hid_t)>& fill = [](hid_t) {}) {
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const hid_t space = H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr);
+  const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+  settings(creation);
+  const hid_t dataset = H5Dcreate2(file, "/data", type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+  EXPECT_GE(dataset, 0);
+  fill(dataset);
+  H5Dclose(dataset);
+  H5Pclose(creation);
+  H5Sclose(space);
+  H5Fclose(file);
+  return path;
+}
+
+// Chunks that were never written take no room in the file, and a chunk may be larger than its dataset.
+TEST(Hdf5Reader, RefusesWhatTheFileDoesNotHoldOfADataset) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  const auto chunks = [](std::vector<hsize_t> extent, bool packed) {
+    return [extent, packed](hid_t creation) {
+      H5Pset_chunk(creation, static_cast<int>(extent.size()), extent.data());
+      if (packed) H5Pset_deflate(creation, 6);
+    };
+  };
+  foreign_file(path, H5T_IEEE_F32LE, {hsize_t{1} << 50, 64}, chunks({1, 64}, true));
+  const auto all = [&] { Hdf5Reader(path).read<float>("/data"); };
+  const auto first = [&] { Hdf5Reader(path).read<float>("/data", 0, 1); };
+  refused(ExitCode::input, path, all);
+  refused(ExitCode::input, path, first);
+  // As large as the rest of the file could make good, which is something else.
+  const std::string other(std::size_t{8} << 20, 'x');
+  foreign_file(path, H5T_IEEE_F32LE, {1 << 10, 1 << 10}, chunks({1, 1 << 10}, false), [&](hid_t dataset) {
+    const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR), file = H5Iget_file_id(dataset);
+    H5Tset_size(type, other.size());
+    const hid_t text = H5Dcreate2(file, "/other", type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    H5Dwrite(text, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, other.data());
+    H5Dclose(text);
+    H5Fclose(file);
+    H5Sclose(space);
+    H5Tclose(type);
+  });
+  EXPECT_NE(refused(ExitCode::input, path, all).find("what the file holds of it"), std::string::npos);
+  // A chunk of two gigabytes, for four numbers.
+  const auto unlimited = [&](hid_t) {};
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const hsize_t four = 4, any = H5S_UNLIMITED;
+  const hid_t space = H5Screate_simple(1, &four, &any), creation = H5Pcreate(H5P_DATASET_CREATE);
+  chunks({hsize_t{1} << 29}, true)(creation);
+  H5Dclose(H5Dcreate2(file, "/data", H5T_IEEE_F32LE, space, H5P_DEFAULT, creation, H5P_DEFAULT));
+  H5Pclose(creation);
+  H5Sclose(space);
+  H5Fclose(file);
+  EXPECT_NE(refused(ExitCode::input, path, all).find("a chunk"), std::string::npos);
+  // Beside an extent of zero the others have no product.
+  foreign_file(path, H5T_IEEE_F32LE, std::vector<hsize_t>(32, hsize_t{1} << 62), unlimited);
+  refused(ExitCode::input, path, all);
+  std::vector<hsize_t> shape(32, hsize_t{1} << 62);
+  shape[31] = 0;
+  foreign_file(path, H5T_IEEE_F32LE, shape, unlimited);
+  EXPECT_TRUE(Hdf5Reader(path).read<float>("/data").empty());
+}
+
+TEST(Hdf5Reader, RefusesDataInOtherFilesFiltersAndTypesThatTheLibraryDoesNotMaster) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  const auto why = [&] { return refused(ExitCode::input, path, [&] { Hdf5Reader(path).read<double>("/data"); }); };
+  foreign_file(path, H5T_IEEE_F32LE, {4},
+               [](hid_t creation) { H5Pset_external(creation, "/etc/passwd", 0, H5F_UNLIMITED); });
+  EXPECT_NE(why().find("other files"), std::string::npos);
+  foreign_file(path, H5T_IEEE_F32LE, {4}, [](hid_t creation) {
+    const hsize_t four = 4;
+    const hid_t space = H5Screate_simple(1, &four, nullptr);
+    H5Pset_virtual(creation, space, "b.h5", "/data", space);
+    H5Sclose(space);
+  });
+  EXPECT_NE(why().find("other files"), std::string::npos);
+  foreign_file(path, H5T_STD_I32LE, {4}, [](hid_t creation) {
+    const hsize_t four = 4;
+    H5Pset_chunk(creation, 1, &four);
+    H5Pset_nbit(creation);
+  });
+  EXPECT_NE(why().find("filter"), std::string::npos);
+  const hid_t wide = H5Tcopy(H5T_STD_U32LE);
+  H5Tset_size(wide, 36);
+  foreign_file(path, wide, {4}, [](hid_t) {});
+  H5Tclose(wide);
+  EXPECT_NE(why().find("numbers"), std::string::npos);
+}
+
+TEST(Hdf5Reader, AnEmptyDataspaceHoldsNothing) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  const hid_t space = H5Screate(H5S_NULL);
+  H5Dclose(H5Dcreate2(file, "/data", H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  H5Sclose(space);
+  H5Fclose(file);
+  const Hdf5Reader reader(path);
+  EXPECT_EQ(reader.shape("/data"), std::vector<std::uint64_t>{0});
+  EXPECT_TRUE(reader.read<float>("/data").empty());
+}
+
+TEST(Hdf5Reader, RefusesEndlessGroups) {
+  const SharedFolder folder{Communicator()};
+  const std::string path = folder / "a.h5";
+  for (const bool itself : {false, true}) {
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t group = H5Gcreate2(file, "group", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    if (itself) H5Lcreate_hard(file, "/group", group, "itself", H5P_DEFAULT, H5P_DEFAULT);
+    for (int depth = 0; !itself && depth < 2000; ++depth) {
+      const hid_t inner = H5Gcreate2(group, "g", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+      H5Gclose(group);
+      group = inner;
+    }
+    H5Gclose(group);
+    H5Fclose(file);
+    const Hdf5Reader reader(path);
+    EXPECT_NE(refused(ExitCode::input, path, [&] { reader.datasets(); }).find("too deeply"), std::string::npos);
+  }
 }
 
 }  // namespace

@@ -361,3 +361,39 @@ TEST_F(ReportTest, WritesTheFileWhole) {
   EXPECT_EQ(code_of([&] { write_report(result, (folder_ / "missing" / "report.html").string()); }),
             ExitCode::file_system);
 }
+
+// Values and shapes that only a damaged result has.
+TEST_F(ReportTest, StandsWildValuesAndShapes) {
+  const double nan = std::nan(""), inf = std::numeric_limits<double>::infinity();
+  const std::string page = report_of([&](Hdf5Writer& w) {
+    write_full_result(w);
+    w.write<double>({"/validate/sbc_ranks", {}, "1", "ranks"}, {1, 4}, std::vector<double>{nan, inf, -1, 1e300}.data());
+    w.attribute("/validate", "draws", 1e300);
+    w.write<double>({"/validate/tarp_coverage", {}, "1", "coverage"}, {5, 0}, nullptr);
+    const std::vector<double> wild = {nan,   0,   inf, 1e-310, nan, 1, -inf, nan, 2,
+                                      1e308, nan, 3,   nan,    nan, 4, nan,  5,   nan};
+    for (const char* name : {"rmse_posterior_mean", "rmse_posterior_mean_limit", "rmse_wiener_mean"})
+      write_list(w, std::string("/validate/") + name, wild);
+  });
+  EXPECT_NE(page.find("</html>"), std::string::npos);
+  const std::string empty_tail = report_of([](Hdf5Writer& w) {
+    write_map(w, "/summary/mean", numbers(rows * columns, 1));
+    w.attribute("/", "wall_seconds", 1e300);
+    w.write<double>({"/sample_stats/sigma", {}, "1", "sigma"}, {chains, steps, 0}, nullptr);
+    w.write<double>({"/sample_stats/tail", {}, "1", "tail"}, {chains, steps, 0}, nullptr);
+  });
+  EXPECT_NE(empty_tail.find("</html>"), std::string::npos);
+}
+
+TEST_F(ReportTest, SmoothsMapsOfPixelsWithoutSize) {
+  const std::string page = report_of([](Hdf5Writer& w) {
+    std::vector<double> x(columns), y(rows);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = 1e-300 * double(i);
+    for (std::size_t i = 0; i < y.size(); ++i) y[i] = 1e-300 * double(i);
+    w.write_axis("x", x, "arcmin", "offset");
+    w.write_axis("y", y, "arcmin", "offset");
+    write_map(w, "/summary/mean", numbers(rows * columns, 1));
+    write_map(w, "/reference/kaiser_squires", numbers(rows * columns, 2));
+  });
+  EXPECT_NE(page.find("</html>"), std::string::npos);
+}

@@ -41,6 +41,14 @@ TEST(Ticks, LinearOnesAreRoundAndInside) {
   EXPECT_EQ(nice_ticks({"", 3, 3, false}).size(), 1u);
 }
 
+TEST(Ticks, ARangeThatCannotBeDividedHasOne) {
+  const double huge = std::numeric_limits<double>::max(), tiny = std::numeric_limits<double>::denorm_min();
+  for (const Axis& axis : {Axis{"", 1, 1 + 3e-16, false}, Axis{"", 1e18, 1e18 + 256, false}, Axis{"", 0, tiny, false},
+                           Axis{"", -huge, huge, false}, Axis{"", std::nan(""), 1, false}, Axis{"", 0, 1, true},
+                           Axis{"", -1, 1, true}, Axis{"", tiny, 1, true}})
+    EXPECT_EQ(nice_ticks(axis).size(), 1u) << axis.low << " " << axis.high;
+}
+
 TEST(Ticks, LogarithmicOnesLabelDecades) {
   const auto ticks = nice_ticks({"", 1e-6, 1e-2, true});
   const auto labelled = values(ticks);

@@ -15,6 +15,8 @@ TEST(Text, NumbersHaveTheDigitsThatMatter) {
   EXPECT_EQ(number_text(0), "0");
   EXPECT_EQ(number_text(0.02231), "0.0223");
   EXPECT_EQ(number_text(0.9996), "1");
+  EXPECT_EQ(number_text(1e-320), "0");
+  EXPECT_FALSE(number_text(std::numeric_limits<double>::max()).empty());
   EXPECT_EQ(number_text(-0.05), "\u22120.05");
   EXPECT_EQ(number_text(-12345), "\u221212\u202f300");
   EXPECT_EQ(number_text(1234, 4), "1234");
