@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <utility>
 
 namespace umbriel {
@@ -22,12 +23,24 @@ void check(cudaError_t status, const char* call) {
               "see the first failed rank's log; the job must be restarted");
 }
 
+/// The NCCL communicators made so far. Each is kept with ours, whose address so cannot come to mean another one.
+/// nccl_failure looks at them from the watchdog's thread.
+struct Made {
+  std::mutex mutex;
+  std::map<void*, std::pair<Communicator, ncclComm_t>> comms;
+};
+Made& made() {
+  static Made instance;
+  return instance;
+}
+
 /// One NCCL communicator for each of ours; null where NCCL cannot serve the ranks (two ranks on one device).
 ncclComm_t nccl(const Communicator& comm) {
-  // Kept with our communicator, so that its address cannot come to mean another one.
-  static std::map<void*, std::pair<Communicator, ncclComm_t>> made;
-  const auto found = made.find(comm.native());
-  if (found != made.end()) return found->second.second;
+  {
+    const std::lock_guard lock(made().mutex);
+    const auto found = made().comms.find(comm.native());
+    if (found != made().comms.end()) return found->second.second;
+  }
   ncclUniqueId id{};
   if (comm.is_root()) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
   comm.broadcast(&id, sizeof id);
@@ -37,7 +50,8 @@ ncclComm_t nccl(const Communicator& comm) {
     if (ready) ncclCommAbort(handle);
     handle = nullptr;
   }
-  made.emplace(comm.native(), std::pair(comm, handle));
+  const std::lock_guard lock(made().mutex);
+  made().comms.emplace(comm.native(), std::pair(comm, handle));
   return handle;
 }
 
@@ -46,6 +60,16 @@ ncclDataType_t type_of(const Span& span) { return span.is_double ? ncclDouble : 
 }  // namespace
 
 namespace detail {
+
+std::string nccl_failure() {
+  const std::lock_guard lock(made().mutex);
+  for (const auto& [address, entry] : made().comms) {
+    ncclResult_t state = ncclSuccess;
+    if (entry.second == nullptr || ncclCommGetAsyncError(entry.second, &state) != ncclSuccess) continue;
+    if (state != ncclSuccess && state != ncclInProgress) return ncclGetErrorString(state);
+  }
+  return "";
+}
 
 bool nccl_all_reduce_sum(const Communicator& comm, const Space& space, const Span& values) {
   const ncclComm_t handle = nccl(comm);

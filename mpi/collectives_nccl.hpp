@@ -2,12 +2,17 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "umbriel/mpi/collectives.hpp"
 
 namespace umbriel::detail {
 
 #ifdef UMBRIEL_WITH_NCCL
+/// What has gone wrong on the device after a call returned, a lost peer for instance, whose collective never ends;
+/// empty if nothing has. From any thread.
+std::string nccl_failure();
+
 /// @{ True when done; on Kokkos' stream, so that kernels before and after on the same stream are ordered.
 bool nccl_all_reduce_sum(const Communicator& comm, const Space& space, const Span& values);
 bool nccl_broadcast(const Communicator& comm, const Space& space, const Span& values, int root);
@@ -34,6 +39,8 @@ class NcclSideStream {
   std::unique_ptr<Handles> handles_;
 };
 #else
+inline std::string nccl_failure() { return ""; }
+
 inline bool nccl_all_reduce_sum(const Communicator&, const Space&, const Span&) { return false; }
 inline bool nccl_broadcast(const Communicator&, const Space&, const Span&, int) { return false; }
 inline bool nccl_all_gather(const Communicator&, const Space&, const Span&, const Span&) { return false; }

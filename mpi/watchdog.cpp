@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 
+#include "umbriel/mpi/collectives_nccl.hpp"
 #include "umbriel/mpi/mpi_check.hpp"
 
 namespace umbriel {
@@ -91,6 +92,8 @@ struct Watchdog::State {
         MPI_Test(&sending, &free, MPI_STATUS_IGNORE);
         if (free != 0 || !wait_for_others) return;
       }
+      if (const std::string failure = detail::nccl_failure(); !failure.empty())
+        end_job(rank, "NCCL failed: " + failure);
       if (!before_finished && time - heard > deadline) {
         end_job(rank, "nothing has been heard of rank " + std::to_string(before) + " for " +
                           std::to_string(deadline / 1000) + " s: it is stopped or lost");

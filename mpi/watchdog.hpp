@@ -3,8 +3,9 @@
 /// Collective calls wait for ever for a rank that does not come. A thread in each process tells the next rank (in a
 /// ring) every second or so that it lives, and listens to the rank before. It ends the job, with a message and the exit
 /// code of a failed communication, when the rank before has been silent for longer than the deadline, or when this
-/// process has for so long neither got on (report_alive) nor waited for others. A job that was suspended as a whole and
-/// goes on is not taken for one that hangs.
+/// process has for so long neither got on (report_alive) nor waited for others; at once when NCCL reports a failure,
+/// after which its collectives never end. A job that was suspended as a whole and goes on is not taken for one that
+/// hangs.
 #pragma once
 
 #include <memory>

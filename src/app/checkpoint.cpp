@@ -1,8 +1,11 @@
 #include "umbriel/app/checkpoint.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <limits>
+#include <optional>
+#include <set>
 #include <sstream>
 
 #include "umbriel/base/log.hpp"
@@ -13,22 +16,6 @@ namespace {
 /// The scalars of a finished chain in one row: a table is simpler than a dataset each.
 // chain, diverged, accept_rate, energy_error, score_evaluations, density_evaluations
 constexpr std::size_t scalars = 6;
-
-/// This rank's rows among those of all ranks: theirs follow those of the lower ranks.
-struct Rows {
-  std::uint64_t first = 0, count = 0, total = 0;
-
-  Rows(const Communicator& comm, std::size_t here) : count(here) {
-    std::vector<std::int64_t> counts(static_cast<std::size_t>(comm.size()), 0);
-    counts[static_cast<std::size_t>(comm.rank())] = static_cast<std::int64_t>(here);
-    comm.sum(counts.data(), counts.size());
-    for (int rank = 0; rank < comm.size(); ++rank) {
-      const auto n = static_cast<std::uint64_t>(counts[static_cast<std::size_t>(rank)]);
-      if (rank < comm.rank()) first += n;
-      total += n;
-    }
-  }
-};
 
 /// Rows of `width` numbers, one an item, padded with NaN where an item has fewer.
 template <class T, class Item, class Get>
@@ -51,6 +38,17 @@ std::vector<std::string> lines_of(const std::string& text) {
 }
 
 }  // namespace
+
+Rows::Rows(const Communicator& comm, std::size_t here) : count(here) {
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(comm.size()), 0);
+  counts[static_cast<std::size_t>(comm.rank())] = static_cast<std::int64_t>(here);
+  comm.sum(counts.data(), counts.size());
+  for (int rank = 0; rank < comm.size(); ++rank) {
+    const auto n = static_cast<std::uint64_t>(counts[static_cast<std::size_t>(rank)]);
+    if (rank < comm.rank()) first += n;
+    total += n;
+  }
+}
 
 std::string checkpoint_path(const std::string& output) { return output + ".checkpoint"; }
 
@@ -168,66 +166,98 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
   hdf5.commit(true);
 }
 
-std::string newest_good_checkpoint(const Communicator& comm, const std::string& path) {
+std::string open_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
+                            bool overridden) {
   const std::string good = newest_good_generation(
       comm, path, [](const std::string& what) { log::warn("a checkpoint is not good and is passed over: " + what); });
   if (comm.is_root() && !good.empty() && good != path) log::warn("going on from the generation before: " + good);
+  comm.together([&] {
+    if (good.empty() || !comm.is_root()) return;
+    require_same_configuration(identity, Hdf5Reader(good).attribute("/", "identity"), good, overridden);
+  });
   return good;
 }
 
-Checkpoint read_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
-                           const HmcOptions& options, std::size_t sample_size, std::size_t state_floats,
-                           const ShardRange& shard, bool overridden) {
+Checkpoint read_checkpoint(const Communicator& comm, const std::string& good, const HmcOptions& options,
+                           std::size_t sample_size, std::size_t state_floats, const ShardRange& shard) {
   Checkpoint chains;
-  const std::string good = newest_good_checkpoint(comm, path);
   if (good.empty()) return chains;
   comm.together([&] {
     const Hdf5Reader file(good);
-    require_same_configuration(identity, file.attribute("/", "identity"), good, overridden);
     const auto trace = static_cast<std::size_t>(options.trace_length());
     const auto tail = static_cast<std::size_t>(options.tail) * monitored_quantities;
-    const auto width = [&](const char* dataset, std::size_t expected) {
-      require(file.shape(dataset).back() == expected, ExitCode::input, "the checkpoint has arrays of other shapes",
-              good + ", " + dataset, "remove it to start anew");
+    const auto check = [&](bool sound, const std::string& dataset) {
+      require(sound, ExitCode::input, "the checkpoint does not hold what it should", good + ", " + dataset,
+              "remove it to start anew");
     };
-    width("/sample", sample_size), width("/sigma", trace), width("/tail", tail);
-    width("/under_way/numbers", AnnealedHmc::state_numbers()), width("/under_way/arrays", state_floats);
-    const auto mine = [&](double chain) {
-      return chain >= static_cast<double>(shard.first) && chain < static_cast<double>(shard.first + shard.count);
+    // Rows of a table of so many columns; as many as the others of its group.
+    const auto rows = [&](const std::string& dataset, std::size_t columns, std::optional<std::uint64_t> expected) {
+      const std::vector<std::uint64_t> shape = file.shape(dataset);
+      check(shape.size() == 2 && shape[1] == columns && (!expected || shape[0] == *expected), dataset);
+      return shape[0];
     };
+    std::set<double> taken;
+    // A whole number that a double holds exactly. Chains count from 0, and none is there twice.
+    const auto whole = [&](double value, const std::string& dataset) {
+      constexpr double largest = 9007199254740992.0;  // 2^53
+      check(std::abs(value) <= largest && value == std::floor(value), dataset);
+      return static_cast<std::int64_t>(value);
+    };
+    const auto chain_of = [&](double value, const std::string& dataset) {
+      const std::int64_t chain = whole(value, dataset);
+      check(chain >= 0 && taken.insert(value).second, dataset);
+      return chain;
+    };
+    const auto mine = [&](std::int64_t chain) { return chain >= shard.first && chain < shard.first + shard.count; };
+
+    const std::uint64_t finished = rows("/table", scalars, {});
+    rows("/sample", sample_size, finished);
+    for (const char* dataset : {"/sigma", "/log_density"}) rows(dataset, trace, finished);
+    rows("/tail", tail, finished);
     const std::vector<double> table = file.read<double>("/table");
-    for (std::size_t row = 0; row < table.size() / scalars; ++row) {
+    for (std::size_t row = 0; row < finished; ++row) {
       const double* values = table.data() + row * scalars;
-      if (!mine(values[0])) continue;
       ChainResult chain;
-      chain.chain = static_cast<std::int64_t>(values[0]);
+      chain.chain = chain_of(values[0], "/table");
+      if (!mine(chain.chain)) continue;
       chain.diverged = values[1] != 0;
       chain.accept_rate = values[2];
       chain.energy_error = values[3];
-      chain.score_evaluations = static_cast<std::int64_t>(values[4]);
-      chain.density_evaluations = static_cast<std::int64_t>(values[5]);
+      chain.score_evaluations = whole(values[4], "/table");
+      chain.density_evaluations = whole(values[5], "/table");
       chain.sample = file.read<float>("/sample", row, 1);
       chain.trace_sigma = file.read<float>("/sigma", row, 1);
       chain.trace_log_density = file.read<double>("/log_density", row, 1);
       chain.tail = file.read<double>("/tail", row, 1);
       chains.finished.push_back(std::move(chain));
     }
+
+    const std::size_t wide = AnnealedHmc::state_numbers();
+    const std::uint64_t under_way = rows("/under_way/numbers", wide, {});
+    rows("/under_way/arrays", state_floats, under_way);
+    for (const char* dataset : {"/under_way/sigma", "/under_way/log_density"}) rows(dataset, trace, under_way);
+    rows("/under_way/tail", tail, under_way);
+    rows("/under_way/lengths", 3, under_way);
     const std::vector<double> numbers = file.read<double>("/under_way/numbers");
     const std::vector<std::int64_t> lengths = file.read<std::int64_t>("/under_way/lengths");
-    const std::size_t wide = AnnealedHmc::state_numbers();
-    for (std::size_t row = 0; row < numbers.size() / wide; ++row) {
-      if (!mine(numbers[row * wide])) continue;  // a state begins with the chain's index
+    for (std::size_t row = 0; row < under_way; ++row) {
       ChainState state;
-      state.chain = static_cast<std::int64_t>(numbers[row * wide]);
+      state.chain = chain_of(numbers[row * wide], "/under_way/numbers");  // a state begins with the chain's index
+      if (!mine(state.chain)) continue;
       state.numbers.assign(numbers.begin() + static_cast<std::ptrdiff_t>(row * wide),
                            numbers.begin() + static_cast<std::ptrdiff_t>((row + 1) * wide));
       state.arrays = file.read<float>("/under_way/arrays", row, 1);
       state.trace_sigma = file.read<float>("/under_way/sigma", row, 1);
       state.trace_log_density = file.read<double>("/under_way/log_density", row, 1);
       state.tail = file.read<double>("/under_way/tail", row, 1);
-      state.trace_sigma.resize(static_cast<std::size_t>(lengths[3 * row]));
-      state.trace_log_density.resize(static_cast<std::size_t>(lengths[3 * row + 1]));
-      state.tail.resize(static_cast<std::size_t>(lengths[3 * row + 2]));
+      // Rows are as long as those of finished chains: what a chain has not reached yet is cut off.
+      const auto cut = [&](auto& values, std::int64_t length) {
+        check(length >= 0 && static_cast<std::uint64_t>(length) <= values.size(), "/under_way/lengths");
+        values.resize(static_cast<std::size_t>(length));
+      };
+      cut(state.trace_sigma, lengths[3 * row]);
+      cut(state.trace_log_density, lengths[3 * row + 1]);
+      cut(state.tail, lengths[3 * row + 2]);
       chains.under_way.push_back(std::move(state));
     }
   });

@@ -16,6 +16,14 @@ struct Checkpoint {
   std::vector<ChainState> under_way;
 };
 
+/// This rank's rows among those of all ranks: theirs follow those of the lower ranks.
+struct Rows {
+  std::uint64_t first = 0, count = 0, total = 0;
+
+  /// Collective. @param here  rows of this rank
+  Rows(const Communicator& comm, std::size_t here);
+};
+
 /// "x.h5" -> "x.h5.checkpoint"
 std::string checkpoint_path(const std::string& output);
 
@@ -34,15 +42,17 @@ std::string identity_of(const Config& config, std::uint64_t seed, const std::vec
 void require_same_configuration(const std::string& now, const std::string& then, const std::string& path,
                                 bool overridden);
 
-/// Chains of this rank's `shard` that the newest good generation holds; none if there is no checkpoint. Collective.
-/// @throws Error(usage) if it was made with another configuration, Error(input) if none is good
-Checkpoint read_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
-                           const HmcOptions& options, std::size_t sample_size, std::size_t state_floats,
-                           const ShardRange& shard, bool overridden = false);
+/// The newest good generation of a checkpoint, with a warning about those that are not; empty if there is none. To be
+/// called before work begins. Collective.
+/// @throws Error(usage) if it was made with another configuration, Error(input) if there are generations but none is
+///         good
+std::string open_checkpoint(const Communicator& comm, const std::string& path, const std::string& identity,
+                            bool overridden);
 
-/// The newest good generation of a checkpoint, with a warning about those that are not; empty if there is none.
-/// Collective.
-std::string newest_good_checkpoint(const Communicator& comm, const std::string& path);
+/// Chains of this rank's `shard` that a good generation holds; none without one (an empty name). Collective.
+/// @throws Error(input) if it does not hold what it should
+Checkpoint read_checkpoint(const Communicator& comm, const std::string& good, const HmcOptions& options,
+                           std::size_t sample_size, std::size_t state_floats, const ShardRange& shard);
 
 /// Removes all generations, once the result is safe.
 void remove_checkpoint(const std::string& path);

@@ -107,7 +107,7 @@ int main(int argc, char** argv) {
     sub->add_option("config", config_path, "configuration (TOML)");
     sub->add_option("--set", overrides, "key.path=value, on top of the configuration; may be repeated")
         ->allow_extra_args(false);
-    if (command.run == umbriel::run_sample || command.run == umbriel::run_train) {
+    if (command.run != umbriel::run_map) {
       sub->add_flag("--override", line.override_checkpoint,
                     "go on from a checkpoint although the configuration has changed since");
     }

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "umbriel/app/reference.hpp"
+#include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/data/fits.hpp"
 #include "umbriel/inference/maximum_posterior.hpp"

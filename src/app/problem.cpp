@@ -207,6 +207,8 @@ std::string read_output(const Config& config) {
           folder.string(), "make it, or choose another run.output");
   require(::access(folder.c_str(), W_OK) == 0, ExitCode::file_system, "the folder of run.output is not writable",
           folder.string(), "choose another run.output");
+  require(!std::filesystem::is_directory(output), ExitCode::file_system, "run.output is a folder", output,
+          "name a file");
   return output;
 }
 
@@ -255,18 +257,6 @@ void print_dry_run(const CommandLine& line, const std::vector<std::string>& esti
   if (!line.comm.is_root()) return;
   std::printf("%s", line.config.resolved().c_str());
   for (const std::string& text : estimate) std::printf("# %s\n", text.c_str());
-}
-
-std::string human_bytes(double bytes) {
-  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  int unit = 0;
-  while (bytes >= 1024 && unit < 4) {
-    bytes /= 1024;
-    ++unit;
-  }
-  char text[32];
-  std::snprintf(text, sizeof text, "%.3g %s", bytes, units[unit]);
-  return text;
 }
 
 }  // namespace umbriel

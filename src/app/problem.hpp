@@ -55,6 +55,4 @@ std::vector<float> smoothed(const Space& space, const RealFft& fft, const float*
 /// Prints the resolved configuration and the lines of an estimate on rank 0.
 void print_dry_run(const CommandLine& line, const std::vector<std::string>& estimate);
 
-std::string human_bytes(double bytes);
-
 }  // namespace umbriel

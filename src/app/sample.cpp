@@ -5,14 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <limits>
 
 #include "umbriel/app/chains.hpp"
 #include "umbriel/app/checkpoint.hpp"
 #include "umbriel/app/job.hpp"
+#include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/progress.hpp"
-#include "umbriel/base/signals.hpp"
 #include "umbriel/data/fits.hpp"
 #include "umbriel/inference/diagnostics.hpp"
 #include "umbriel/inference/spectra.hpp"
@@ -20,8 +19,6 @@
 #include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/maps/smoothing.hpp"
 #include "umbriel/mpi/exact_sum.hpp"
-#include "umbriel/mpi/shared_flag.hpp"
-#include "umbriel/mpi/watchdog.hpp"
 #include "umbriel/statistics/calibration.hpp"
 #include "umbriel/statistics/ensemble.hpp"
 
@@ -35,7 +32,7 @@ struct Settings {
   std::string identity;  // what decides the chains: a checkpoint must agree
   std::int64_t chains = 0;
   std::int64_t reference_draws = 0;
-  double checkpoint_minutes = 0, max_walltime_minutes = 0, deadline_minutes = 0;
+  RunLimits limits;
   bool keep_samples = true, export_fits = true;
   double peak_smoothing_arcmin = 0, peak_radius_arcmin = 0, peak_threshold = 0;
 };
@@ -48,9 +45,7 @@ const std::vector<std::string> not_identity = {"run.",      "summary.",       "r
 Settings read_settings(const Config& config) {
   Settings s;
   s.output = read_output(config);
-  s.checkpoint_minutes = config.number("run.checkpoint_minutes", 10, 0, 1e6);
-  s.max_walltime_minutes = config.number("run.max_walltime_minutes", 0, 0, 1e6);
-  s.deadline_minutes = read_deadline_minutes(config);
+  s.limits = read_run_limits(config);
   s.export_fits = config.flag("run.export_fits", true);
   s.chains = config.integer("sampler.chains", 64, 1, std::int64_t{1} << 31);
   s.reference_draws = config.integer("reference.draws", 64, 0, 1 << 24);
@@ -68,16 +63,39 @@ Settings read_settings(const Config& config) {
   return s;
 }
 
+double pixels_of(const Settings& s) { return static_cast<double>(s.problem->survey.grid.pixels()); }
+
+/// Bytes of the samples of all chains.
+double sample_bytes(const Settings& s) {
+  return static_cast<double>(s.chains) * pixels_of(s) * sizeof(float) * (s.problem->model.b_modes ? 2 : 1);
+}
+
+/// Bytes of disk in the end: samples, some twenty maps, and as many again as FITS.
+double result_bytes(const Settings& s) {
+  return (s.keep_samples ? sample_bytes(s) : 0) + (s.export_fits ? 25 : 20) * pixels_of(s) * sizeof(float);
+}
+
+/// Bytes of a checkpoint when all chains are done, or nearly so.
+double checkpoint_bytes(const Settings& s) {
+  const double under_way = std::min(static_cast<double>(s.chains), 2.0 * s.sampler.batch) * 12 * pixels_of(s);
+  return sample_bytes(s) + under_way * sizeof(float);
+}
+
+/// What a run needs while it goes on: two generations of checkpoints, and a third that is being written.
+double disk_bytes(const Settings& s) {
+  return result_bytes(s) + (s.limits.checkpoint > 0 ? 3 * checkpoint_bytes(s) : 0);
+}
+
 void dry_run(const CommandLine& line, const Settings& s) {
-  const double pixels = static_cast<double>(s.problem->survey.grid.pixels());
-  const double samples = static_cast<double>(s.chains) * pixels * sizeof(float);
+  const double pixels = pixels_of(s), samples = sample_bytes(s);
   const double buffers = (7.0 * s.sampler.batch + 12.0) * pixels * sizeof(float) * (s.problem->model.b_modes ? 2 : 1);
   const double a_chain = evaluations_a_chain(*s.problem, s.sampler);
   char evaluations[96];
   std::snprintf(evaluations, sizeof evaluations, "score evaluations: about %.0f a chain, %.3g in all", a_chain,
                 a_chain * static_cast<double>(s.chains));
-  print_dry_run(line, {evaluations, "memory a rank: " + human_bytes(2 * samples / line.comm.size() + buffers),
-                       "disk: " + human_bytes((s.keep_samples ? samples : 0) + 20 * pixels * sizeof(float))});
+  print_dry_run(line,
+                {evaluations, "memory a rank: " + human_bytes(2 * samples / line.comm.size() + buffers),
+                 "disk: " + human_bytes(result_bytes(s)) + ", with checkpoints up to " + human_bytes(disk_bytes(s))});
 }
 
 /// Probability that a sample, smoothed, has a peak above the threshold within the radius of each pixel. Counts are
@@ -146,16 +164,17 @@ std::vector<double> band_spectra(const Space& space, const RealFft& fft, const R
 }
 
 /// Runs this rank's chains, with checkpoints that all ranks write together. @return false if stopped before the end
-bool sample_chains(const Communicator& comm, const Space& space, const Settings& s, bool overridden,
-                   const ConvergencePosterior& posterior, const Stopwatch& watch, std::vector<ChainResult>& results) {
+/// @param resumed  checkpoint to go on from, or empty
+bool sample_chains(const Communicator& comm, const Space& space, const Settings& s, const std::string& resumed,
+                   const Job& job, const ConvergencePosterior& posterior, const Stopwatch& watch,
+                   std::vector<ChainResult>& results) {
   const ShardRange shard = shard_range(s.chains, comm.rank(), comm.size());
   const std::size_t sample_size = static_cast<std::size_t>(posterior.fields()) * posterior.grid().pixels();
   const std::string checkpoint = checkpoint_path(s.output);
   AnnealedHmc sampler(posterior, posterior.fft(), chain_start(space, *s.problem, posterior, s.sampler), s.sampler,
                       s.problem->learned.get());
   const std::size_t state_floats = sampler.state_floats();
-  Checkpoint chains =
-      read_checkpoint(comm, checkpoint, s.identity, s.sampler, sample_size, state_floats, shard, overridden);
+  Checkpoint chains = read_checkpoint(comm, resumed, s.sampler, sample_size, state_floats, shard);
   const std::int64_t finished = comm.sum(static_cast<std::int64_t>(chains.finished.size()));
   const std::int64_t under_way = comm.sum(static_cast<std::int64_t>(chains.under_way.size()));
   if (finished + under_way > 0) {
@@ -172,36 +191,20 @@ bool sample_chains(const Communicator& comm, const Space& space, const Settings&
   comm.together([&] { sampler.add(std::move(chains.under_way)); });
   sampler.add(todo);
   Progress progress(comm, "sampling", s.chains - finished, "chains");
-  double next_checkpoint =
-      s.checkpoint_minutes > 0 ? 60 * s.checkpoint_minutes : std::numeric_limits<double>::infinity();
-  // Half a minute to write and end in order.
-  const double end = s.max_walltime_minutes > 0 ? std::max(1.0, 60 * s.max_walltime_minutes - 30)
-                                                : std::numeric_limits<double>::infinity();
-  const Stopwatch since_start;
-  SharedFlag stop_asked(comm);
-  while (true) {
-    const bool done = sampler.run(
-        space, [&](ChainResult&& chain) { chains.finished.push_back(std::move(chain)); },
-        [&](double fraction) { progress.add(fraction); },
-        [&] {
-          report_alive();
-          if (stop_signal_received()) stop_asked.raise();
-          return stop_asked.raised() || watch.seconds() > end || since_start.seconds() > next_checkpoint;
-        });
-    const bool asked = stop_asked.meet(stop_signal_received);
-    const bool stop = comm.max(asked || watch.seconds() > end ? 1 : 0) == 1;
-    const bool all_done = comm.min(done ? 1 : 0) == 1;
-    if (all_done) {
-      results = std::move(chains.finished);
-      return true;
-    }
-    chains.under_way = sampler.states();
-    write_checkpoint(comm, checkpoint, s.identity, s.sampler, sample_size, state_floats, chains);
-    chains.under_way.clear();
-    log::event("checkpoint", {{"chains", comm.sum(static_cast<std::int64_t>(chains.finished.size()))}});
-    if (stop) return false;
-    next_checkpoint = since_start.seconds() + 60 * s.checkpoint_minutes;
-  }
+  const bool done = job.work(
+      watch,
+      [&](const std::function<bool()>& pause) {
+        return sampler.run(
+            space, [&](ChainResult&& chain) { chains.finished.push_back(std::move(chain)); },
+            [&](double fraction) { progress.add(fraction); }, pause);
+      },
+      [&] {
+        chains.under_way = sampler.states();
+        write_checkpoint(comm, checkpoint, s.identity, s.sampler, sample_size, state_floats, chains);
+        chains.under_way.clear();
+      });
+  results = std::move(chains.finished);
+  return done;
 }
 
 /// Scalars of the chains of this rank, one after the other.
@@ -233,10 +236,12 @@ ExitCode run_sample(const CommandLine& line) {
   const Survey& survey = problem.survey;
   const Grid grid = survey.grid;
   const auto pixels = static_cast<std::size_t>(grid.pixels());
-  const Job job(comm, s.output, s.deadline_minutes, true);
+  const Job job(comm, s.output, s.limits, disk_bytes(s), true);
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });
   log::info("umbriel sample: " + std::to_string(s.chains) + " chains of " + std::to_string(grid.width) + " x " +
             std::to_string(grid.height) + " pixels on " + std::to_string(comm.size()) + " rank(s), " + device_name());
+
+  const std::string resumed = open_checkpoint(comm, checkpoint_path(s.output), s.identity, line.override_checkpoint);
 
   // References.
   const Space space;
@@ -262,7 +267,7 @@ ExitCode run_sample(const CommandLine& line) {
   const ConvergencePosterior posterior(survey, problem.power, problem.model, s.sampler.batch);
   std::vector<ChainResult> chains;
   const Stopwatch sampling;
-  if (!sample_chains(comm, space, s, line.override_checkpoint, posterior, watch, chains)) {
+  if (!sample_chains(comm, space, s, resumed, job, posterior, watch, chains)) {
     log::info("stopped before the end; to go on, run the same command again: " + command_to_resume(line, "sample"));
     return ExitCode::stopped;
   }

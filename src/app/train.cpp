@@ -7,6 +7,7 @@
 #include "umbriel/app/job.hpp"
 #include "umbriel/app/learned_prior.hpp"
 #include "umbriel/app/problem.hpp"
+#include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/models/score_task.hpp"
 #include "umbriel/nn/initialise.hpp"
@@ -40,9 +41,10 @@ nn::TrainerOptions read_training(const Config& config, bool whitened) {
   }
   o.average_decay = config.number("train.average_decay", 0.999, 0, 0.9999999);
   o.validate_every = config.integer("train.validate_every", 500, 0);
-  o.checkpoint_minutes = config.number("run.checkpoint_minutes", 10, 0, 1e6);
+  const RunLimits limits = read_run_limits(config);
+  o.checkpoint_minutes = limits.checkpoint;
   o.checkpoint_steps = config.integer("train.checkpoint_steps", 0, 0);
-  o.max_walltime_minutes = config.number("run.max_walltime_minutes", 0, 0, 1e6);
+  o.max_walltime_minutes = limits.walltime;
   return o;
 }
 
@@ -78,13 +80,11 @@ ExitCode run_train(const CommandLine& line) {
   ScoreTask task(comm, config, read_seed(config), compute);
   nn::TrainerOptions options;
   nn::Initialisation initial{};
-  double deadline_minutes = 0;
   comm.together([&] {
     options = read_training(config, task.model().settings().whitened);
     initial = nn::initialisation_named(
         config.choice("train.initialisation", "he-normal",
                       {"he-normal", "he-uniform", "glorot-normal", "glorot-uniform", "pytorch"}));
-    deadline_minutes = read_deadline_minutes(config);
     config.reject_unknown_keys();
     options.stem = stem_of(output);
     options.identity = identity_of(config, task.inputs(), comm.size());
@@ -97,14 +97,14 @@ ExitCode run_train(const CommandLine& line) {
   char text[160];
   std::snprintf(text, sizeof text, "%.3g million parameters, %.3g GFLOP a step and rank, %s a rank",
                 1e-6 * static_cast<double>(set.count()), 1e-9 * task.flops(), human_bytes(task.bytes()).c_str());
+  // Weights, their average and the optimiser's two moments, in three generations; a line of metrics a step.
+  const double disk = 3 * 16.0 * static_cast<double>(set.count()) + 60.0 * static_cast<double>(options.steps);
   if (line.dry_run) {
-    print_dry_run(line, {task.describe(), text,
-                         "disk: " + human_bytes(16.0 * static_cast<double>(set.count()) +
-                                                60.0 * static_cast<double>(options.steps))});
+    print_dry_run(line, {task.describe(), text, "disk: " + human_bytes(disk)});
     return ExitCode::done;
   }
 
-  const Job job(comm, output, deadline_minutes, true);
+  const Job job(comm, output, read_run_limits(config), disk, true);
   comm.together([&] { log::start(comm.rank(), output + ".log.jsonl"); });
   log::info("umbriel train score on " + std::to_string(comm.size()) + " rank(s), " + device_name());
   log::info(task.describe());

@@ -18,6 +18,7 @@
 #include "umbriel/app/chains.hpp"
 #include "umbriel/app/checkpoint.hpp"
 #include "umbriel/app/job.hpp"
+#include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/base/progress.hpp"
 #include "umbriel/base/signals.hpp"
@@ -47,7 +48,7 @@ struct Settings {
   std::unique_ptr<Problem> problem;
   HmcOptions sampler;
   std::string output;
-  double deadline_minutes = 0, checkpoint_minutes = 0, max_walltime_minutes = 0;
+  RunLimits limits;
   std::string identity;                      // what decides a mock and its chains: a checkpoint must agree
   std::int64_t chains = 0, exact_draws = 0;  // "exact"; 0 chains: not asked for
   std::int64_t mocks = 0;                    // "calibration"; 0: not asked for
@@ -132,9 +133,7 @@ Settings read_settings(const Config& config) {
   const bool gaussian_prior = config.text("prior.kind", "gaussian") == "gaussian";
   const bool reduced = config.flag("model.reduced_shear", false);
   s.output = read_output(config);
-  s.deadline_minutes = read_deadline_minutes(config);
-  s.checkpoint_minutes = config.number("run.checkpoint_minutes", 10, 0, 1e6);
-  s.max_walltime_minutes = config.number("run.max_walltime_minutes", 0, 0, 1e6);
+  s.limits = read_run_limits(config);
   s.problem = std::make_unique<Problem>(read_problem(config));
   s.sampler = read_sampler(config, read_seed(config), *s.problem);
   s.chains =
@@ -521,19 +520,31 @@ void save(const Communicator& comm, const Settings& s, const MockResults& mine) 
 }
 
 /// What a checkpoint holds, on rank 0, and on all ranks which mocks are done. Collective.
-MockResults load(const Communicator& comm, const Settings& s, std::vector<char>& done) {
+MockResults load(const Communicator& comm, const Settings& s, bool overridden, std::vector<char>& done) {
   MockResults results(s);
   done.assign(static_cast<std::size_t>(s.mocks), 0);
-  const std::string good = newest_good_checkpoint(comm, checkpoint_path(s.output));
+  const std::string good = open_checkpoint(comm, checkpoint_path(s.output), s.identity, overridden);
   if (good.empty()) return results;
   comm.together([&] {
     if (!comm.is_root()) return;
     const Hdf5Reader file(good);
-    require_same_configuration(s.identity, file.attribute("/", "identity"), good, false);
+    const auto check = [&](bool sound) {
+      require(sound, ExitCode::input, "the checkpoint does not hold what it should", good, "remove it to start anew");
+    };
     const auto table = file.read<double>("/records");
+    std::size_t numbers = 0;
+    MockRecord().each_number([&](auto&) { ++numbers; });
+    check(table.size() % numbers == 0);
     for (auto number = table.begin(); number != table.end();) {
-      results.records.emplace_back().each_number(
-          [&](auto& value) { value = static_cast<std::decay_t<decltype(value)>>(*number++); });
+      MockRecord& record = results.records.emplace_back();
+      record.each_number([&](auto& value) {
+        constexpr double largest = 9007199254740992.0;  // 2^53
+        if constexpr (std::is_integral_v<std::decay_t<decltype(value)>>)
+          check(*number >= 0 && *number <= largest && *number == std::floor(*number));
+        value = static_cast<std::decay_t<decltype(value)>>(*number++);
+      });
+      for (const std::int64_t rank : record.ranks) check(rank <= s.draws);
+      for (const std::int64_t rank : record.tarp_ranks) check(rank <= s.draws);
     }
     // With more mocks than before, the new ones have not begun.
     const auto counts = [&](const char* name, std::vector<std::int64_t>& values) {
@@ -545,6 +556,7 @@ MockResults load(const Communicator& comm, const Settings& s, std::vector<char>&
     counts("/evaluations", results.evaluations);
     counts("/diverged", results.diverged);
     counts("/pixel_ranks", results.pixel_ranks);
+    for (const MockRecord& record : results.records) check(record.mock < s.mocks);
     for (std::size_t mock = 0; mock < done.size(); ++mock) done[mock] = results.evaluations[mock] > 0 ? 1 : 0;
   });
   comm.broadcast(done.data(), done.size());
@@ -628,20 +640,16 @@ MockRecord judge(const Space& space, const Settings& s, Truths& truths, const Pr
   return record;
 }
 
-/// Samples every mock and judges it. Each rank takes whole mocks, as many as all ranks can have alike; the chains of
-/// those left over are shared by all ranks, so that few mocks too keep many ranks busy.
-/// @param set_aside  [mock] number of chains that diverged, on every rank; such a mock has no record
-/// @return the records of all mocks in order of mock, on rank 0
 /// Samples the mocks that no checkpoint knows, and saves them from time to time. Ranks take whole mocks, and share the
 /// chains of those left over. @return false if it was stopped before the end, with all but the mocks in hand saved
-bool sample_mocks(const Communicator& comm, const Settings& s, MockResults& results) {
+bool sample_mocks(const Communicator& comm, const Settings& s, bool overridden, MockResults& results) {
   const Stopwatch watch;
   const Space space;
   const Survey& survey = s.problem->survey;
   const auto pixels = static_cast<std::size_t>(survey.grid.pixels());
   Truths truths(s);
   std::vector<char> done;
-  results = load(comm, s, done);
+  results = load(comm, s, overridden, done);
   std::vector<std::int64_t> todo;
   for (std::int64_t mock = 0; mock < s.mocks; ++mock) {
     if (done[static_cast<std::size_t>(mock)] == 0) todo.push_back(mock);
@@ -649,8 +657,7 @@ bool sample_mocks(const Communicator& comm, const Settings& s, MockResults& resu
   Progress progress(comm, "calibrating", static_cast<std::int64_t>(todo.size()), "mocks");
   watch_stop_signals();
   SharedFlag stop_asked(comm);
-  const double end = s.max_walltime_minutes > 0 ? std::max(1.0, 60 * s.max_walltime_minutes - 30)
-                                                : std::numeric_limits<double>::infinity();
+  const double end = s.limits.last_second();
   const auto stop = [&] {
     if (stop_signal_received() || watch.seconds() > end) stop_asked.raise();
     return stop_asked.raised();
@@ -703,7 +710,7 @@ bool sample_mocks(const Communicator& comm, const Settings& s, MockResults& resu
     double slowest = watch.seconds() - began, clock = watch.seconds();
     comm.max(&slowest, 1);
     comm.max(&clock, 1);
-    const double interval = 60 * s.checkpoint_minutes;
+    const double interval = 60 * s.limits.checkpoint;
     if (stopped || (interval > 0 && clock - saved > interval)) {
       save(comm, s, results);
       saved = clock;
@@ -747,7 +754,7 @@ bool validate_calibration(const CommandLine& line, const Settings& s, ResultFile
   const Communicator& comm = line.comm;
   const auto bins = static_cast<std::size_t>(s.draws) + 1;
   MockResults results;
-  if (!sample_mocks(comm, s, results)) return false;
+  if (!sample_mocks(comm, s, line.override_checkpoint, results)) return false;
   const std::vector<MockRecord>& records = results.records;
   const std::vector<std::int64_t>&diverged = results.diverged, &pixel_ranks = results.pixel_ranks;
 
@@ -955,7 +962,7 @@ ExitCode run_validate(const CommandLine& line) {
                                                                static_cast<double>(s.problem->survey.grid.pixels()))});
     return ExitCode::done;
   }
-  const Job job(comm, s.output, s.deadline_minutes, false);
+  const Job job(comm, s.output, s.limits, 0, false);
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });
   ResultFile result(s.output, comm, "validate");
   if (s.chains > 0) validate_exact(line, s, result);

@@ -2,9 +2,11 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -28,6 +30,11 @@ void flush_to_disk(const std::string& path, int flags) {
   ::close(file);
 }
 
+std::string folder_of(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
+}
+
 }  // namespace
 
 std::uint64_t readable_size(const std::string& path) {
@@ -49,8 +56,35 @@ std::string read_bytes(const std::string& path) {
   return bytes;
 }
 
-void write_then_rename(const std::string& path, const std::function<void(const std::string&)>& write,
+std::uint64_t free_space(const std::string& path) {
+  struct statvfs status {};
+  if (::statvfs(folder_of(path).c_str(), &status) != 0) refuse("cannot write there", path, "check the folder");
+  return static_cast<std::uint64_t>(status.f_bavail) * status.f_frsize;
+}
+
+void require_free_space(const std::string& path, double bytes) {
+  const auto left = static_cast<double>(free_space(path));
+  require(bytes <= left, ExitCode::file_system,
+          "No space left on device: " + human_bytes(bytes) + " are needed, " + human_bytes(left) + " are free", path,
+          "make room, or write to another disk");
+}
+
+std::string human_bytes(double bytes) {
+  const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  int unit = 0;
+  while (bytes >= 1024 && unit < 4) {
+    bytes /= 1024;
+    ++unit;
+  }
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g %s", bytes, units[unit]);
+  return text;
+}
+
+void write_then_rename(const std::string& path, std::uint64_t bytes,
+                       const std::function<void(const std::string&)>& write,
                        const std::function<void(const std::string&)>& verify) {
+  require_free_space(path, static_cast<double>(bytes));
   const std::string temporary = path + ".tmp" + std::to_string(::getpid());
   try {
     write(temporary);
@@ -63,13 +97,12 @@ void write_then_rename(const std::string& path, const std::function<void(const s
     throw;
   }
   // The new name itself is on disk only after the folder is flushed.
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  flush_to_disk(folder.empty() ? "." : folder, O_RDONLY | O_DIRECTORY);
+  flush_to_disk(folder_of(path), O_RDONLY | O_DIRECTORY);
 }
 
 void write_bytes(const std::string& path, const std::string& bytes) {
   write_then_rename(
-      path,
+      path, bytes.size(),
       [&](const std::string& temporary) {
         std::ofstream file(temporary, std::ios::binary);
         file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));

@@ -18,11 +18,23 @@ std::uint64_t readable_size(const std::string& path);
 /// @throws Error(file_system) as readable_size
 std::string read_bytes(const std::string& path);
 
+/// Bytes that this user may still write to the file system of `path`'s folder; quotas are not known.
+/// @throws Error(file_system) if there is no such folder
+std::uint64_t free_space(const std::string& path);
+
+/// Throws Error(file_system) unless that is at least `bytes`, which something is about to write to `path`.
+void require_free_space(const std::string& path, double bytes);
+
+/// "1.5 GiB"
+std::string human_bytes(double bytes);
+
 /// Writes a file that appears under `path` only when it is whole: `write` fills a temporary file in the same folder and
 /// `verify` reads it back; then it is flushed to disk and renamed. On any error the temporary file is removed and a
 /// file that stood at `path` before is left as it was.
-/// @throws what `write` and `verify` throw; Error(file_system) if flushing or renaming fails
-void write_then_rename(const std::string& path, const std::function<void(const std::string& temporary)>& write,
+/// @param bytes  that it will be long, or a little less
+/// @throws what `write` and `verify` throw; Error(file_system) if there is no room, flushing or renaming fails
+void write_then_rename(const std::string& path, std::uint64_t bytes,
+                       const std::function<void(const std::string& temporary)>& write,
                        const std::function<void(const std::string& temporary)>& verify);
 
 /// The same for a file whose bytes are at hand.

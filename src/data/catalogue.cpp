@@ -79,26 +79,30 @@ void check_catalogue(const ShapeCatalogue& catalogue, const std::string& where) 
     const std::vector<double>& values;
     double low, high;
     const char* meaning;
+    const std::string& file;
   };
   // Single shape estimates scatter past 1; past 5 they are not ellipticities.
   const Column columns[] = {
-      {"ra", catalogue.ra, -360, 360, "give right ascensions in degrees, -360 to 360"},
-      {"dec", catalogue.dec, -90, 90, "give declinations in degrees, -90 to 90"},
-      {"e1", catalogue.e1, -5, 5, "give ellipticity components, and leave out galaxies without a shape"},
-      {"e2", catalogue.e2, -5, 5, "give ellipticity components, and leave out galaxies without a shape"},
-      {"weight", catalogue.weight, 0, 1e300, "give weights >= 0, 0 for a galaxy to leave out"},
+      {"ra", catalogue.ra, -360, 360, "give right ascensions in degrees, -360 to 360", catalogue.files[0]},
+      {"dec", catalogue.dec, -90, 90, "give declinations in degrees, -90 to 90", catalogue.files[1]},
+      {"e1", catalogue.e1, -5, 5, "give ellipticity components, and leave out galaxies without a shape",
+       catalogue.files[2]},
+      {"e2", catalogue.e2, -5, 5, "give ellipticity components, and leave out galaxies without a shape",
+       catalogue.files[3]},
+      {"weight", catalogue.weight, 0, 1e300, "give weights >= 0, 0 for a galaxy to leave out", catalogue.files[4]},
   };
   for (const Column& column : columns) {
+    const std::string place = column.file.empty() ? where : where + ", " + column.file;
     require(column.values.size() == n, ExitCode::input,
             "column " + std::string(column.name) + " has " + std::to_string(column.values.size()) +
                 " galaxies and column ra has " + std::to_string(n),
-            where, "give columns of one catalogue");
+            place, "give columns of one catalogue");
     for (std::size_t i = 0; i < n; ++i) {
       if (column.values[i] >= column.low && column.values[i] <= column.high) continue;  // false for NaN
       throw Error(ExitCode::input,
                   "column " + std::string(column.name) + " holds " + std::to_string(column.values[i]) + " (galaxy " +
                       std::to_string(i) + ", counted from 0)",
-                  where, column.meaning);
+                  place, column.meaning);
     }
   }
   require(std::any_of(catalogue.weight.begin(), catalogue.weight.end(), [](double w) { return w > 0; }),

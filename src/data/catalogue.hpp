@@ -26,9 +26,10 @@ namespace umbriel {
 
 /// One entry a galaxy; all vectors have the same length.
 struct ShapeCatalogue {
-  std::vector<double> ra, dec;  ///< degrees
-  std::vector<double> e1, e2;   ///< ellipticity components, estimates of the shear
-  std::vector<double> weight;   ///< >= 0; a galaxy of weight 0 is left out
+  std::vector<double> ra, dec;         ///< degrees
+  std::vector<double> e1, e2;          ///< ellipticity components, estimates of the shear
+  std::vector<double> weight;          ///< >= 0; a galaxy of weight 0 is left out
+  std::array<std::string, 5> files{};  ///< that the columns were read from, for messages
 };
 
 /// How (ra, dec) becomes (x, y) in degrees from the centre.

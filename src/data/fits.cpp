@@ -3,13 +3,16 @@
 #include <fitsio.h>
 #include <wcslib/wcs.h>
 #include <wcslib/wcshdr.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <limits>
+#include <memory>
 #include <numbers>
 #include <string_view>
 #include <utility>
@@ -40,12 +43,9 @@ class Fits {
  public:
   /// Opens for reading. CFITSIO's file-name filters ("x.fits[1]") are switched off: a path is a path.
   explicit Fits(const std::string& path) : path_(path), file_size_(readable_size(path)) {
+    check_headers();
     fits_clear_errmsg();
     check(fits_open_diskfile(&file_, path.c_str(), READONLY, &status_), "cannot open it as a FITS file");
-    // CFITSIO unpacks a gzip file into memory, and then knows its end.
-    std::array<char, 2> magic{};
-    std::ifstream(path, std::ios::binary).read(magic.data(), 2);
-    packed_ = magic == std::array<char, 2>{'\x1f', '\x8b'};
   }
 
   /// Creates `path`, which must not exist.
@@ -64,7 +64,7 @@ class Fits {
     std::swap(file_, other.file_);
     std::swap(path_, other.path_);
     std::swap(file_size_, other.file_size_);
-    std::swap(packed_, other.packed_);
+    std::swap(size_, other.size_);
     std::swap(code_, other.code_);
     std::swap(remedy_, other.remedy_);
     return *this;
@@ -128,9 +128,9 @@ class Fits {
   void require_whole() {
     LONGLONG header = 0, data = 0, end = 0;
     check(fits_get_hduaddrll(file_, &header, &data, &end, &status_), "cannot read the header");
-    if (!packed_ && static_cast<std::uint64_t>(end) > file_size_)
+    if (static_cast<std::uint64_t>(end) > size_)
       refuse("the file is truncated: its header asks for " + std::to_string(end) + " bytes and it has " +
-                 std::to_string(file_size_),
+                 std::to_string(size_),
              "fetch or write it again");
     int data_state = 0, header_state = 0;  // 1 right, 0 absent, -1 wrong
     check(fits_verify_chksum(file_, &data_state, &header_state, &status_), "cannot verify the checksums");
@@ -143,6 +143,7 @@ class Fits {
     int type = 0;
     check(fits_get_img_type(file_, &type, &status_), "cannot read BITPIX");
     const bool compressed = fits_is_compressed_image(file_, &status_) != 0;
+    if (compressed) check_compression(n);
     std::vector<double> values(static_cast<std::size_t>(n));
     // Only integers have a BLANK. Asked to look for it in plain floating-point images, CFITSIO turns infinities to NaN.
     double blank = std::numeric_limits<double>::quiet_NaN();
@@ -168,11 +169,94 @@ class Fits {
  private:
   Fits() = default;
 
+  /// Refuses tile-compressed images that CFITSIO may not be given.
+  void check_compression(LONGLONG n) {
+    const std::string kind = text_key("ZCMPTYPE");
+    // CFITSIO 4.2 follows damaged PLIO lists out of its buffers.
+    if (kind == "PLIO_1") refuse("the image is compressed by PLIO", "unpack it first, with funpack");
+    if (static_cast<double>(n) > most_pixels())
+      refuse("the compressed image claims to hold " + std::to_string(n) + " pixels, more than the file has room for");
+  }
+
+  /// Looks through the headers before CFITSIO does, in packed files too, and finds how long the file really is.
+  void check_headers() {
+    std::array<unsigned char, 2> magic{};
+    std::ifstream(path_, std::ios::binary).read(reinterpret_cast<char*>(magic.data()), magic.size());
+    const int kind = magic[0] << 8 | magic[1];
+    // pack, compress, LZH, zip, bzip2
+    for (const int other : {0x1f1e, 0x1f9d, 0x1fa0, 'P' << 8 | 'K', 'B' << 8 | 'Z'}) {
+      if (kind == other) refuse("the file is packed, and not by gzip", "unpack it first");
+    }
+    const std::unique_ptr<gzFile_s, int (*)(gzFile)> file(gzopen(path_.c_str(), "rb"), gzclose);
+    require(file != nullptr, ExitCode::file_system, "cannot read the file", path_, "check the path");
+    gzbuffer(file.get(), 1U << 18);
+    std::array<char, 2880> block;
+    bool in_header = true;
+    double tile = 1;
+    int n = 0;
+    for (size_ = 0; (n = gzread(file.get(), block.data(), block.size())) > 0; size_ += static_cast<std::uint64_t>(n)) {
+      const std::string_view text(block.data(), static_cast<std::size_t>(n));
+      if (text.starts_with("XTENSION")) {
+        in_header = true;
+        tile = 1;
+      }
+      // Without its first keys in their order CFITSIO makes a table of as many columns as chance has it.
+      if (text.starts_with("XTENSION") && text.substr(0, 80).find("TABLE") != text.npos) {
+        std::size_t at = 0;
+        for (const char* key : {"BITPIX  ", "NAXIS   ", "NAXIS1  ", "NAXIS2  ", "PCOUNT  ", "GCOUNT  ", "TFIELDS "}) {
+          at += 80;
+          if (text.size() < at + 80 || !text.substr(at).starts_with(key))
+            refuse("the header of a table does not begin with its keys, in their order, up to TFIELDS");
+        }
+      }
+      for (std::size_t at = 0; in_header && at + 80 <= text.size(); at += 80) {
+        const std::string_view card = text.substr(at, 80);
+        if (card.starts_with("END     ")) in_header = false;
+        check_card(card, tile);
+      }
+    }
+    if (n < 0) refuse("it cannot be unpacked: it is damaged");
+    // CFITSIO takes as much memory as the end of a packed file says, before it unpacks.
+    std::array<unsigned char, 4> end{};
+    std::ifstream(path_, std::ios::binary).seekg(-4, std::ios::end).read(reinterpret_cast<char*>(end.data()), 4);
+    const std::uint64_t stated = end[0] | end[1] << 8 | end[2] << 16 | std::uint64_t{end[3]} << 24;
+    if (kind == 0x1f8b && stated > size_) refuse("its packed end claims more bytes than it unpacks to");
+  }
+
+  /// Refuses what CFITSIO and wcslib do not stand: they take memory for as many axes, columns and pixels of a tile as a
+  /// header says, and a key without a value leaves a number of theirs unset.
+  void check_card(std::string_view card, double& tile) const {
+    std::string_view key = card.substr(0, 8);
+    key = key.substr(0, key.find(' '));
+    const std::string_view base = key.substr(0, key.find_last_not_of("0123456789") + 1);
+    const bool axes = key == "NAXIS" || key == "ZNAXIS" || key == "TFIELDS" || key.starts_with("WCSAXES");
+    const bool is_tile = base == "ZTILE";
+    if (!axes && !is_tile && base != "NAXIS" && base != "ZNAXIS" && key != "BITPIX" && key != "ZBITPIX" &&
+        key != "PCOUNT" && key != "GCOUNT")
+      return;
+    std::string_view value = card.substr(10, card.find('/', 10) - 10);
+    value.remove_prefix(std::min(value.find_first_not_of(' '), value.size()));
+    value = value.substr(0, value.find_last_not_of(' ') + 1);
+    if (value.starts_with('+')) value.remove_prefix(1);
+    std::int64_t number = 0;
+    const auto [stop, error] = std::from_chars(value.begin(), value.end(), number);
+    if (card.substr(8, 2) != "= " || error != std::errc() || stop != value.end())
+      refuse("the header key " + std::string(key) + " is no whole number");
+    if (axes && (number < 0 || number > 999))
+      refuse("the header key " + std::string(key) + " = " + std::to_string(number) + " is not from 0 to 999");
+    if (is_tile && number < 1) refuse("the header key " + std::string(key) + " is not from 1");
+    if (is_tile) tile *= static_cast<double>(number);
+    if (tile > most_pixels()) refuse("the tiles of the compressed image claim to be larger than the file has room for");
+  }
+
+  /// Whatever the compression, a tile takes a few bytes of a file; gzip can pack a file of tiles once more.
+  double most_pixels() const { return 2048 * static_cast<double>(file_size_); }
+
   fitsfile* file_ = nullptr;
   int status_ = 0;
   std::string path_;
-  std::uint64_t file_size_ = 0;
-  bool packed_ = false;
+  std::uint64_t file_size_ = 0;  // of the file on disk
+  std::uint64_t size_ = 0;       // unpacked
   ExitCode code_ = ExitCode::input;
   std::string remedy_ = damaged;
 };
@@ -472,7 +556,7 @@ void write_fits_map(const std::string& path, const float* map, Grid grid, const 
     require(same, ExitCode::file_system, "the map read back differs from the map written", path,
             "check the disk and its free space");
   };
-  write_then_rename(path, write, verify);
+  write_then_rename(path, static_cast<std::uint64_t>(grid.pixels()) * sizeof(float), write, verify);
 }
 
 }  // namespace umbriel

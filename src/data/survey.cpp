@@ -181,6 +181,11 @@ void read_catalogue_survey(const Config& config, Reader& reader, Survey& survey,
   const std::string file = config.text(key + ".file", "");
 
   ShapeCatalogue catalogue;
+  const char* columns[] = {"ra", "dec", "e1", "e2", "weight"};
+  for (std::size_t c = 0; c < catalogue.files.size(); ++c) {
+    const std::string column = key + "." + columns[c];
+    if (config.has(column)) catalogue.files[c] = file.empty() ? config.text(column) : file;
+  }
   catalogue.ra = reader.column(key + ".ra", file);
   catalogue.dec = reader.column(key + ".dec", file);
   catalogue.e1 = reader.column(key + ".e1", file);

@@ -1,5 +1,6 @@
 // FITS maps, columns, coordinates, and what happens to damaged files.
 #include <fitsio.h>
+#include <zlib.h>
 
 #include <cmath>
 #include <limits>
@@ -102,7 +103,7 @@ TEST_F(FitsTest, RotatedPlaneComesBack) {
 TEST_F(FitsTest, FileAppearsOnlyWhenWhole) {
   write_fits_map(path("map.fits"), map, grid, "", "");
   const std::string before = bytes("map.fits");
-  expect_error(ExitCode::file_system, {"no/map.fits", "CFITSIO"},
+  expect_error(ExitCode::file_system, {"no/map.fits", "No such file or directory"},
                [&] { write_fits_map(path("no/map.fits"), map, grid, "", ""); });
   // A value that no FITS header can hold: the finished file stays, nothing else is left.
   expect_error(ExitCode::file_system, {"map.fits"}, [&] {
@@ -340,6 +341,70 @@ TEST_F(FitsTest, OneColumnFiles) {
   expect_error(ExitCode::input, {"no column RA", "no table"}, [&] { read_fits_column(path("column.fits"), "RA"); });
   write_fits_map(path("map.fits"), map, grid, "", "");
   expect_error(ExitCode::input, {"an image, not a column"}, [&] { read_fits_column(path("map.fits")); });
+}
+
+TEST_F(FitsTest, PackedFilesMayNotClaimMoreThanTheyHold) {
+  make_image("map.fits", 10, 10, "TAN", {});
+  const std::string raw = bytes("map.fits");
+  const gzFile packed = gzopen(path("map.fits.gz").c_str(), "wb");
+  gzwrite(packed, raw.data(), static_cast<unsigned>(raw.size()));
+  gzclose(packed);
+  std::string lying = bytes("map.fits.gz");
+  lying.replace(lying.size() - 4, 4, "\xff\xff\xff\xf0");
+  write("lying.fits.gz", lying);
+  expect_error(ExitCode::input, {"lying.fits.gz"}, [&] { read_fits_image(path("lying.fits.gz")); });
+  for (const std::string magic : {"\x1f\x1e", "\x1f\x9d", "\x1f\xa0", "PK", "BZ"}) {
+    write("other.fits", magic + raw);
+    expect_error(ExitCode::input, {"other.fits", "not by gzip", "unpack"},
+                 [&] { read_fits_image(path("other.fits")); });
+  }
+}
+
+// Headers on which CFITSIO 4.2 crashes, or takes memory as chance has it.
+TEST_F(FitsTest, HeadersThatCfitsioDoesNotStandAreRefused) {
+  make_table("table.fits", BINARY_TBL);
+  const std::string table = bytes("table.fits");
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    std::string text = table;
+    const std::size_t at = text.rfind(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    text.replace(at, to.size(), to);
+    write("changed.fits", text);
+    expect_error(ExitCode::input, {"changed.fits"}, [&] { read_fits_column(path("changed.fits"), "RA"); });
+  };
+  changed("GCOUNT  =", "GCOUNTS =");
+  changed("TFIELDS =", "TFIELDS  ");
+  changed("TFIELDS =                    3", "TFIELDS =            999999999");
+  changed("TFIELDS =                    3", "TFIELDS =                     ");
+  changed("PCOUNT  =                    0", "PCOUNT  =                  0x7");
+}
+
+TEST_F(FitsTest, CompressedImagesMayNotClaimMoreThanTheFileHolds) {
+  const auto compressed = [&](int kind) {
+    return make("tiles.fits", [&](fitsfile* file, int* status) {
+      long axes[2] = {64, 64};
+      std::vector<short> values(64 * 64, 3);
+      fits_set_compression_type(file, kind, status);
+      fits_create_img(file, SHORT_IMG, 2, axes, status);
+      fits_write_img(file, TSHORT, 1, 64 * 64, values.data(), status);
+    });
+  };
+  const std::string file = compressed(RICE_1), whole = bytes("tiles.fits");
+  EXPECT_EQ(read_fits_image(file).values, std::vector<double>(64 * 64, 3));
+  const auto with = [&](const std::string& key, const std::string& value) {
+    std::string text = whole;
+    const std::size_t at = text.find(key);
+    ASSERT_NE(at, std::string::npos) << key;
+    text.replace(at + 10, 20, std::string(20 - value.size(), ' ') + value);
+    write("changed.fits", text);
+    expect_error(ExitCode::input, {"changed.fits"}, [&] { read_fits_image(path("changed.fits")); });
+  };
+  with("ZTILE1  =", "0");  // CFITSIO divides by it
+  with("ZTILE1  =", "2000000000");
+  with("ZNAXIS1 =", "2000000");
+  std::filesystem::remove(file);
+  compressed(PLIO_1);
+  expect_error(ExitCode::input, {"PLIO", "funpack"}, [&] { read_fits_image(file); });
 }
 
 }  // namespace

@@ -5,9 +5,13 @@
 #include <gtest/gtest.h>
 #include <semaphore.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "../app/program.hpp"
@@ -19,7 +23,24 @@ namespace {
 
 using namespace testing;
 
-std::string digest(const std::string& path) { return Hdf5Reader(path).data_digest(); }
+std::string digest_of(const std::string& path) { return Hdf5Reader(path).data_digest(); }
+
+std::string bytes_of(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void write_bytes_to(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+/// Seconds that a command takes on two ranks when nothing happens to it.
+double seconds_undisturbed(const Folder& folder, const std::string& command) {
+  const auto begin = std::chrono::steady_clock::now();
+  const Outcome outcome = folder.umbriel(command, 2);
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
 
 /// Numbers that look random and are the same in every run of the test.
 class Dice {
@@ -37,29 +58,42 @@ class Dice {
   std::uint64_t state_;
 };
 
+/// The run that all others are compared with: nothing happens to it. Once for all tests.
+struct UndisturbedRun {
+  Folder folder;
+  double seconds = 0;  ///< that it takes on two ranks
+  std::string digest;
+
+  explicit UndisturbedRun(const std::string& command) {
+    write_survey_files(folder, 48, 48);
+    seconds = seconds_undisturbed(folder, command);
+    digest = digest_of(folder / "out.h5");
+  }
+};
+
 /// A run of some seconds that writes a checkpoint every few evaluations, so that a good part of all moments is one of
 /// writing.
 struct InterruptedRun {
   Folder folder;
   std::string command = "sample survey.toml --set sampler.chains=300 --set run.checkpoint_minutes=0.002 ";
-  std::string whole;
-  double seconds = 0;  ///< that it takes on two ranks
+  const UndisturbedRun& undisturbed;
+  const std::string& whole;
 
-  InterruptedRun() {
+  InterruptedRun() : undisturbed(undisturbed_run(command)), whole(undisturbed.digest) {
     write_survey_files(folder, 48, 48);
-    const auto begin = std::chrono::steady_clock::now();
-    const Outcome outcome = folder.umbriel(command + "--set run.output=whole.h5", 2);
-    seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    EXPECT_EQ(outcome.code, 0) << outcome.output;
-    whole = digest(folder / "whole.h5");
   }
 
-  /// Starts it on some ranks, and after a share of `seconds` runs `act`, a shell command in which $pid is mpirun and
-  /// $victim the process of rank `rank`. @return how it ended
+  static const UndisturbedRun& undisturbed_run(const std::string& command) {
+    static const UndisturbedRun run(command);
+    return run;
+  }
+
+  /// Starts it on some ranks, and after a share of the time that it takes runs `act`, a shell command in which $pid is
+  /// mpirun and $victim the process of rank `rank`. @return how it ended
   Outcome disturbed(int ranks, double share, int rank, const std::string& act, const std::string& more = "") const {
     const std::string launcher = std::string(UMBRIEL_MPIEXEC) + " -n " + std::to_string(ranks) + " ";
     return folder.shell(launcher + UMBRIEL_PROGRAM + " " + command + more + " & pid=$!; sleep " +
-                        std::to_string(share * seconds) + "; victim=$(pgrep -P $pid | sed -n " +
+                        std::to_string(share * undisturbed.seconds) + "; victim=$(pgrep -P $pid | sed -n " +
                         std::to_string(rank + 1) + "p); " + act + "; wait $pid; exit $?");
   }
 
@@ -85,7 +119,7 @@ struct InterruptedRun {
     EXPECT_EQ(left_running(), "");
     const Outcome outcome = folder.umbriel(command, ranks);
     ASSERT_EQ(outcome.code, 0) << outcome.output;
-    EXPECT_EQ(digest(folder / "out.h5"), whole);
+    EXPECT_EQ(digest_of(folder / "out.h5"), whole);
     for (const char* name : {"out.h5.checkpoint", "out.h5.checkpoint.previous", "out.h5.lock"})
       EXPECT_FALSE(std::filesystem::exists(folder / name)) << name;
     for (const std::string& name : folder.files()) EXPECT_EQ(name.find(".partial"), std::string::npos) << name;
@@ -133,10 +167,7 @@ void kill_training(int times) {
                "size = [16, 16]\npixel_arcmin = 0.5\nvalidation_maps = 2\n[prior]\npower_spectrum = \"cl.txt\"\n"
                "[score]\nsigma_min = 0.01\nsigma_max = 0.3\n[network]\nwidths = [8, 8]\nblocks = [1, 1]\n"
                "embedding = 4\n[train]\nbatch = 8\nwarm_up = 2\nsteps = 600\ncheckpoint_steps = 20\n");
-  const auto begin = std::chrono::steady_clock::now();
-  const Outcome first = folder.umbriel("train score train.toml", 2);
-  ASSERT_EQ(first.code, 0) << first.output;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = seconds_undisturbed(folder, "train score train.toml");
   const std::string whole = training_outcome(folder);
   std::filesystem::remove(folder / "prior.safetensors");
   Dice dice(2);
@@ -167,11 +198,8 @@ TEST(Faults, KilledOrStoppedValidation) {
                "[run]\noutput = \"v.h5\"\ncheckpoint_minutes = 0.005\n[survey]\nsize = [32, 32]\npixel_arcmin = 0.5\n"
                "simulate = {mask = \"holes\"}\n[prior]\npower_spectrum = \"cl.txt\"\n[validate]\nexact = false\n"
                "mocks = 61\ndraws = 15\n");
-  const auto begin = std::chrono::steady_clock::now();
-  const Outcome first = folder.umbriel("validate validate.toml", 2);
-  ASSERT_EQ(first.code, 0) << first.output;
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  const std::string whole = digest(folder / "v.h5");
+  const double seconds = seconds_undisturbed(folder, "validate validate.toml");
+  const std::string whole = digest_of(folder / "v.h5");
   int resumed = 0;
   for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
     SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
@@ -184,10 +212,107 @@ TEST(Faults, KilledOrStoppedValidation) {
     const Outcome again = folder.umbriel("validate validate.toml", ranks);
     ASSERT_EQ(again.code, 0) << again.output;
     resumed += again.output.find("mocks are done already") != std::string::npos ? 1 : 0;
-    EXPECT_EQ(digest(folder / "v.h5"), whole);
+    EXPECT_EQ(digest_of(folder / "v.h5"), whole);
     EXPECT_FALSE(std::filesystem::exists(folder / "v.h5.checkpoint"));
   }
   EXPECT_GT(resumed, 0);
+}
+
+TEST(Faults, KilledOrStoppedSimulation) {
+  const Folder folder;
+  folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
+  folder.write("simulate.toml",
+               "[run]\noutput = \"s.h5\"\ncheckpoint_minutes = 0.003\n[simulate]\nsamples = 1500\nsize = [64, 64]\n"
+               "power_spectrum = \"cl.txt\"\n");
+  const double seconds = seconds_undisturbed(folder, "simulate kappa simulate.toml");
+  const std::string whole = digest_of(folder / "s.h5");
+  int resumed = 0;
+  for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
+    SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
+    std::filesystem::remove(folder / "s.h5");
+    const Outcome outcome = folder.shell(Folder::program("simulate kappa simulate.toml", 2) + " & pid=$!; sleep " +
+                                         std::to_string(0.6 * seconds) + "; kill -" + signal +
+                                         " $(pgrep -P $pid | sed -n 2p); wait $pid; exit $?");
+    if (outcome.code == 0) continue;
+    EXPECT_EQ(outcome.code == 75, std::string(signal) != "KILL") << outcome.code << outcome.output;
+    const Outcome again = folder.umbriel("simulate kappa simulate.toml", ranks);
+    ASSERT_EQ(again.code, 0) << again.output;
+    resumed += again.output.find("maps are drawn already") != std::string::npos ? 1 : 0;
+    EXPECT_EQ(digest_of(folder / "s.h5"), whole);
+    EXPECT_FALSE(std::filesystem::exists(folder / "s.h5.checkpoint"));
+  }
+  EXPECT_GT(resumed, 0);
+}
+
+TEST(Faults, WalltimeEndsInOrderAndTheSameCommandGoesOn) {
+  const InterruptedRun run;
+  // Half a minute is kept for the end, but a second at least is worked.
+  const std::string limited = run.command + "--set run.checkpoint_minutes=0 --set run.max_walltime_minutes=0.001 ";
+  int parts = 1;
+  Outcome outcome = run.folder.umbriel(limited, 2);
+  for (; outcome.code == 75 && parts < 60; ++parts) {
+    EXPECT_NE(outcome.output.find("run the same command again"), std::string::npos) << outcome.output;
+    outcome = run.folder.umbriel(limited, 1 + parts % 3);
+  }
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_GT(parts, 1);
+  EXPECT_EQ(digest_of(run.folder / "out.h5"), run.whole);
+}
+
+/// A copy of an HDF5 file in which the values of one row of a dataset are not numbers.
+void spoil_row(const std::string& path, const std::string& spoiled, std::size_t row) {
+  const Hdf5Reader from(path);
+  Hdf5Writer to(path, Communicator());
+  for (const std::string& name : from.datasets()) {
+    const auto copy = [&]<class T>(T) {
+      const std::vector<std::uint64_t> shape = from.shape(name);
+      std::vector<T> values = from.read<T>(name);
+      if (name == spoiled) {
+        const std::size_t width = values.size() / shape[0];
+        std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(row * width), width, static_cast<T>(NAN));
+      }
+      to.write<T>({name, {}, "1", name}, shape, values.data());
+    };
+    const std::string type = from.type(name);
+    if (type == "float32") copy(0.0f);
+    if (type == "float64") copy(0.0);
+    if (type == "int64") copy(std::int64_t{0});
+  }
+  to.attribute("/", "schema_version", std::int64_t{1});
+  to.attribute("/", "command", from.attribute("/", "command"));
+  to.attribute("/", "identity", from.attribute("/", "identity"));
+  to.commit();
+}
+
+// Memory that lost its bits, say: the state of a chain on its way is no number any more.
+TEST(Faults, ChainThatIsNotFiniteIsSetAside) {
+  const InterruptedRun run;
+  if (run.disturbed(2, 0.5, 0, "kill -USR1 $victim").code != 75) GTEST_SKIP() << "the run ended before it was stopped";
+  const std::string checkpoint = run.folder / "out.h5.checkpoint";
+  const auto numbers = Hdf5Reader(checkpoint).read<double>("/under_way/numbers", 1, 1);
+  const auto lost = static_cast<std::size_t>(numbers[0]);  // a state begins with the chain's index
+  spoil_row(checkpoint, "/under_way/arrays", 1);
+  const Outcome outcome = run.folder.umbriel(run.command, 2);
+  ASSERT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_NE(outcome.output.find("set aside, a value was not finite: chain " + std::to_string(lost) + "; seed 1"),
+            std::string::npos)
+      << outcome.output;
+  const Hdf5Reader whole(run.undisturbed.folder / "out.h5"), out(run.folder / "out.h5");
+  const auto expected = whole.read<float>("/posterior/kappa"), found = out.read<float>("/posterior/kappa");
+  const std::size_t pixels = expected.size() / 300;
+  ASSERT_EQ(found.size(), expected.size());
+  for (std::size_t chain = 0; chain < 300; ++chain) {
+    const float* map = found.data() + chain * pixels;
+    if (chain == lost) {
+      EXPECT_TRUE(std::all_of(map, map + pixels, [](float value) { return std::isnan(value); }));
+    } else {
+      EXPECT_EQ(std::memcmp(map, expected.data() + chain * pixels, pixels * sizeof(float)), 0) << chain;
+    }
+  }
+  const auto diverged = out.read<std::uint8_t>("/sample_stats/diverged");
+  EXPECT_EQ(std::accumulate(diverged.begin(), diverged.end(), 0), 1);
+  EXPECT_EQ(diverged[lost], 1);
+  for (const float value : out.read<float>("/summary/mean")) ASSERT_TRUE(std::isfinite(value));
 }
 
 TEST(Faults, KilledLauncher) {
@@ -288,20 +413,48 @@ TEST(Faults, SemaphoreOfAKilledProcessIsNoObstacle) {
   ::sem_unlink(name);
 }
 
+/// A file system of its own, for as long as it lives.
+class SmallDisk {
+ public:
+  SmallDisk(const Folder& folder, const std::string& size) : folder_(folder) {
+    outcome_ = folder.shell("mkdir small && mount -t tmpfs -o size=" + size + " tmpfs small");
+  }
+  ~SmallDisk() {
+    if (mounted()) folder_.shell("umount small");
+  }
+  bool mounted() const { return outcome_.code == 0; }
+  const std::string& reason() const { return outcome_.output; }
+
+ private:
+  const Folder& folder_;
+  Outcome outcome_;
+};
+
+TEST(Faults, TooSmallADiskIsRefusedAtOnce) {
+  const InterruptedRun run;
+  const SmallDisk disk(run.folder, "4m");
+  if (!disk.mounted()) GTEST_SKIP() << "no small file system can be mounted here: " << disk.reason();
+  const Outcome outcome = run.folder.umbriel(run.command + "--set run.output=small/out.h5", 2);
+  EXPECT_EQ(outcome.code, 5) << outcome.output;
+  EXPECT_NE(outcome.output.find("MiB are needed, 4 MiB are free (small/out.h5)"), std::string::npos) << outcome.output;
+  EXPECT_EQ(run.folder.shell("ls small").output, "");
+}
+
+// There was room when the run began; then somebody else took it.
 TEST(Faults, FullDisk) {
   const InterruptedRun run;
-  const Outcome mounted = run.folder.shell("mkdir small && mount -t tmpfs -o size=700k tmpfs small");
-  if (mounted.code != 0) GTEST_SKIP() << "no small file system can be mounted here: " << mounted.output;
-  const Outcome outcome = run.folder.umbriel(run.command + "--set run.output=small/out.h5", 2);
+  const SmallDisk disk(run.folder, "64m");
+  if (!disk.mounted()) GTEST_SKIP() << "no small file system can be mounted here: " << disk.reason();
+  const std::string small = "--set run.output=small/out.h5";
+  const Outcome outcome = run.disturbed(2, 0.4, 0, "dd if=/dev/zero of=small/others bs=64k", small);
   EXPECT_EQ(outcome.code, 5) << outcome.output;
   EXPECT_NE(outcome.output.find("No space left"), std::string::npos) << outcome.output;
   EXPECT_EQ(run.left_running(), "");
   // More room, the same command: it goes on.
-  EXPECT_EQ(run.folder.shell("mount -o remount,size=64m small").code, 0);
-  const Outcome resumed = run.folder.umbriel(run.command + "--set run.output=small/out.h5", 2);
+  EXPECT_EQ(run.folder.shell("rm small/others").code, 0);
+  const Outcome resumed = run.folder.umbriel(run.command + small, 2);
   EXPECT_EQ(resumed.code, 0) << resumed.output;
-  EXPECT_EQ(digest(run.folder / "small/out.h5"), run.whole);
-  run.folder.shell("umount small");
+  EXPECT_EQ(digest_of(run.folder / "small/out.h5"), run.whole);
 }
 
 TEST(Faults, AnotherConfigurationIsRefusedUnlessOverridden) {
@@ -320,34 +473,37 @@ TEST(Faults, AnotherConfigurationIsRefusedUnlessOverridden) {
   EXPECT_NE(overridden.output.find("going on all the same"), std::string::npos) << overridden.output;
 }
 
-TEST(Faults, DamagedCheckpointGivesWayToTheOneBefore) {
+/// Cuts the newest checkpoint at `cuts` places, and flips a bit at `flips` others, each time of the same two
+/// generations.
+void damage_checkpoints(int cuts, int flips) {
   const InterruptedRun run;
-  const auto stop_late = [&] {
-    return run.disturbed(2, 0.6, 0, "kill -USR1 $victim").code == 75 &&
-           std::filesystem::exists(run.folder / "out.h5.checkpoint.previous");
-  };
-  for (const bool cut : {true, false}) {
-    if (!stop_late()) GTEST_SKIP() << "the run ended before it was stopped";
-    const std::string path = run.folder / "out.h5.checkpoint";
-    std::string bytes;
-    {
-      std::ifstream file(path, std::ios::binary);
-      bytes.assign(std::istreambuf_iterator<char>(file), {});
-    }
-    if (cut) {
-      bytes.resize(bytes.size() / 2);
+  const std::string newest = run.folder / "out.h5.checkpoint", older = run.folder / "out.h5.checkpoint.previous";
+  if (run.disturbed(2, 0.6, 0, "kill -USR1 $victim").code != 75 || !std::filesystem::exists(older))
+    GTEST_SKIP() << "the run ended before it was stopped";
+  const std::string good = bytes_of(newest), before = bytes_of(older);
+  Dice dice(3);
+  for (int i = 0; i < cuts + flips; ++i) {
+    std::string bytes = good;
+    const auto place = static_cast<std::size_t>(dice.between(0, static_cast<double>(good.size())));
+    if (i < cuts) {
+      bytes.resize(i == 0 ? 0 : place);
     } else {
-      bytes[bytes.size() / 3] = static_cast<char>(bytes[bytes.size() / 3] ^ 4);
+      bytes[place] = static_cast<char>(bytes[place] ^ (1 << dice.below(8)));
     }
-    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-    const Outcome outcome = run.folder.umbriel(run.command, 2);
+    SCOPED_TRACE((i < cuts ? "cut to " : "flipped at ") + std::to_string(place));
+    write_bytes_to(newest, bytes);
+    write_bytes_to(older, before);
+    const Outcome outcome = run.folder.umbriel(run.command, 1 + i % 2);
     ASSERT_EQ(outcome.code, 0) << outcome.output;
     EXPECT_NE(outcome.output.find("is not good and is passed over"), std::string::npos) << outcome.output;
     EXPECT_NE(outcome.output.find("out.h5.checkpoint.previous"), std::string::npos) << outcome.output;
-    EXPECT_EQ(digest(run.folder / "out.h5"), run.whole);
+    EXPECT_EQ(digest_of(run.folder / "out.h5"), run.whole);
     std::filesystem::remove(run.folder / "out.h5");
   }
 }
+
+TEST(Faults, DamagedCheckpointGivesWayToTheOneBefore) { damage_checkpoints(1, 1); }
+TEST(FaultsSlow, DamagedCheckpointGivesWayToTheOneBefore) { damage_checkpoints(64, 200); }
 
 }  // namespace
 }  // namespace umbriel
