@@ -1,6 +1,7 @@
 #include "umbriel/inference/annealed_hmc.hpp"
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <limits>
 
@@ -474,6 +475,31 @@ struct AnnealedHmc::Slot {
     f(ode_step), f(ode_factor);
     f(result.diverged), f(result.energy_error), f(result.score_evaluations), f(result.density_evaluations);
   }
+
+  /// Takes over a state of as many numbers. @return false if one of them is not what that member can be
+  bool take(const ChainState& state) {
+    bool sound = true;
+    auto next = state.numbers.begin();
+    each_number([&](auto& value) {
+      using T = std::decay_t<decltype(value)>;
+      const double number = *next++;
+      if constexpr (!std::is_floating_point_v<T>) {
+        double low = -1, high = 9007199254740992.0;  // 2^53
+        if constexpr (std::is_same_v<T, int>) high = INT_MAX;
+        if constexpr (std::is_same_v<T, bool>) low = 0, high = 1;
+        if constexpr (std::is_same_v<T, Phase>) low = 0, high = static_cast<double>(Phase::ode);
+        sound = sound && number >= low && number <= high && number == std::floor(number);
+      } else if constexpr (std::is_same_v<T, float>) {  // temperatures
+        sound = sound && number >= 0 && number <= std::numeric_limits<float>::max();
+      }
+      if (sound) value = static_cast<T>(number);
+    });
+    result.chain = chain;
+    result.trace_sigma = state.trace_sigma;
+    result.trace_log_density = state.trace_log_density;
+    result.tail = state.tail;
+    return sound && chain == state.chain;
+  }
 };
 
 AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const SpectrumBatch& start_mean,
@@ -884,7 +910,13 @@ void AnnealedHmc::add(const std::vector<std::int64_t>& chains) {
 void AnnealedHmc::add(std::vector<ChainState> states) {
   for (ChainState& state : states) {
     require(state.numbers.size() == state_numbers() && state.arrays.size() == state_floats(), ExitCode::input,
-            "the state of chain " + std::to_string(state.chain) + " is that of another kind of run");
+            "the state of chain " + std::to_string(state.chain) + " is that of another kind of run", "",
+            "remove the checkpoint to start anew");
+    require(Slot().take(state) && state.trace_sigma.size() <= static_cast<std::size_t>(options_.trace_length()) &&
+                state.trace_log_density.size() <= static_cast<std::size_t>(options_.trace_length()) &&
+                state.tail.size() <= static_cast<std::size_t>(options_.tail) * monitored_quantities,
+            ExitCode::input, "the state of chain " + std::to_string(state.chain) + " cannot be one", "",
+            "remove the checkpoint to start anew");
     resumed_.push_back(std::move(state));
   }
 }
@@ -944,12 +976,7 @@ std::vector<ChainState> AnnealedHmc::states() const {
 void AnnealedHmc::restore(int s, const ChainState& state) {
   Slot& slot = slots_[static_cast<std::size_t>(s)];
   slot = Slot{};
-  auto number = state.numbers.begin();
-  slot.each_number([&](auto& value) { value = static_cast<std::decay_t<decltype(value)>>(*number++); });
-  slot.result.chain = slot.chain;
-  slot.result.trace_sigma = state.trace_sigma;
-  slot.result.trace_log_density = state.trace_log_density;
-  slot.result.tail = state.tail;
+  slot.take(state);
   const float* values = state.arrays.data();
   for (const auto& [array, maps] : arrays_of_a_state()) {
     const SpectrumBatch to = maps_of_slot(array, s, maps);

@@ -121,6 +121,35 @@ TEST(AnnealedHmc, RefusesTheStateOfAnotherKindOfRun) {
   EXPECT_THROW(sampler.add({state}), Error);
 }
 
+TEST(AnnealedHmc, RefusesAStateThatCannotBe) {
+  const Grid grid{16, 16};
+  const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 4);
+  const SpectrumBatch start("start", 1, grid.height, grid.half_width());
+  AnnealedHmc sampler(posterior, posterior.fft(), start, HmcOptions());
+  ChainState good;
+  good.chain = 3;
+  good.numbers.resize(AnnealedHmc::state_numbers());
+  good.numbers[0] = 3;
+  good.arrays.resize(sampler.state_floats());
+  EXPECT_NO_THROW(sampler.add({good}));
+  // The first numbers: chain, phase, trajectory, leap, leaps, sigma.
+  for (const auto& [place, value] : {std::pair{0, 4.0},
+                                     {1, 7.0},
+                                     {1, 0.5},
+                                     {2, 1e300},
+                                     {3, std::nan("")},
+                                     {4, -2.0},
+                                     {5, std::nan("")},
+                                     {5, -0.1}}) {
+    ChainState state = good;
+    state.numbers[static_cast<std::size_t>(place)] = value;
+    EXPECT_THROW(sampler.add({state}), Error) << place << ": " << value;
+  }
+  ChainState longer = good;
+  longer.trace_sigma.resize(static_cast<std::size_t>(HmcOptions().trace_length()) + 1);
+  EXPECT_THROW(sampler.add({longer}), Error);
+}
+
 TEST(AnnealedHmc, AnotherSeedIsAnotherSample) {
   const Grid grid{16, 16};
   const ConvergencePosterior posterior(small_survey(grid), red_power(grid), {}, 4);
