@@ -522,17 +522,24 @@ void Hdf5Writer::commit(bool keep_previous) {
     if (flushed < 0) throw std::runtime_error(text);
     File::check(closed >= 0);
   });
-  file_->step("sync, verify and rename", [&] {
+  const auto fail = [](const char* call) { throw std::runtime_error(std::string(call) + ": " + std::strerror(errno)); };
+  // Two ranks share the reading: one checks the chunks, the other sums the bytes.
+  std::string sum;
+  file_->step("verify", [&] {
+    if (file_->comm.is_root()) {
+      const CFile file(std::fopen(file_->temporary.c_str(), "rb"), std::fclose);
+      struct stat status {};
+      if (file == nullptr || ::fstat(::fileno(file.get()), &status) != 0) fail("open");
+      sum = sum_of_beginning(file.get(), static_cast<std::uint64_t>(status.st_size));
+    }
+    if (file_->comm.rank() == file_->comm.size() - 1) Hdf5Reader(file_->temporary).verify();
+  });
+  file_->step("seal and rename", [&] {
     if (!file_->comm.is_root()) return;
-    const auto fail = [](const char* call) {
-      throw std::runtime_error(std::string(call) + ": " + std::strerror(errno));
-    };
-    Hdf5Reader(file_->temporary).verify();
     {
       const CFile file(std::fopen(file_->temporary.c_str(), "r+b"), std::fclose);
       struct stat status {};
       if (file == nullptr || ::fstat(::fileno(file.get()), &status) != 0) fail("open");
-      const std::string sum = sum_of_beginning(file.get(), static_cast<std::uint64_t>(status.st_size));
       const std::string seal = seal_magic + sum;
       // Cutting at its end gives back the room that was reserved but not needed.
       if (std::fseek(file.get(), 0, SEEK_END) != 0 ||
