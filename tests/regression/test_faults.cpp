@@ -191,6 +191,12 @@ void kill_training(int times) {
 TEST(Faults, KilledTraining) { kill_training(2); }
 TEST(FaultsSlow, KilledTraining) { kill_training(10); }
 
+/// A command line that starts a program on two ranks and sends one of them a signal once it has written `checkpoint`.
+std::string signalled(const std::string& arguments, const std::string& checkpoint, const std::string& signal) {
+  return Folder::program(arguments, 2) + " & pid=$!; while kill -0 $pid && ! test -s " + checkpoint +
+         "; do sleep 0.01; done; kill -" + signal + " $(pgrep -P $pid | sed -n 2p); wait $pid; exit $?";
+}
+
 TEST(Faults, KilledOrStoppedValidation) {
   const Folder folder;
   folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
@@ -198,15 +204,13 @@ TEST(Faults, KilledOrStoppedValidation) {
                "[run]\noutput = \"v.h5\"\ncheckpoint_minutes = 0.005\n[survey]\nsize = [32, 32]\npixel_arcmin = 0.5\n"
                "simulate = {mask = \"holes\"}\n[prior]\npower_spectrum = \"cl.txt\"\n[validate]\nexact = false\n"
                "mocks = 61\ndraws = 15\n");
-  const double seconds = seconds_undisturbed(folder, "validate validate.toml");
+  ASSERT_EQ(folder.umbriel("validate validate.toml", 2).code, 0);
   const std::string whole = digest_of(folder / "v.h5");
   int resumed = 0;
   for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
     SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
     std::filesystem::remove(folder / "v.h5");
-    const Outcome outcome = folder.shell(Folder::program("validate validate.toml", 2) + " & pid=$!; sleep " +
-                                         std::to_string(0.6 * seconds) + "; kill -" + signal +
-                                         " $(pgrep -P $pid | sed -n 2p); wait $pid; exit $?");
+    const Outcome outcome = folder.shell(signalled("validate validate.toml", "v.h5.checkpoint", signal));
     if (outcome.code == 0) continue;
     EXPECT_EQ(outcome.code == 75, std::string(signal) != "KILL") << outcome.code << outcome.output;
     const Outcome again = folder.umbriel("validate validate.toml", ranks);
@@ -222,17 +226,15 @@ TEST(Faults, KilledOrStoppedSimulation) {
   const Folder folder;
   folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
   folder.write("simulate.toml",
-               "[run]\noutput = \"s.h5\"\ncheckpoint_minutes = 0.003\n[simulate]\nsamples = 1500\nsize = [64, 64]\n"
+               "[run]\noutput = \"s.h5\"\ncheckpoint_minutes = 0.0005\n[simulate]\nsamples = 1500\nsize = [64, 64]\n"
                "power_spectrum = \"cl.txt\"\n");
-  const double seconds = seconds_undisturbed(folder, "simulate kappa simulate.toml");
+  ASSERT_EQ(folder.umbriel("simulate kappa simulate.toml", 2).code, 0);
   const std::string whole = digest_of(folder / "s.h5");
   int resumed = 0;
   for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
     SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
     std::filesystem::remove(folder / "s.h5");
-    const Outcome outcome = folder.shell(Folder::program("simulate kappa simulate.toml", 2) + " & pid=$!; sleep " +
-                                         std::to_string(0.6 * seconds) + "; kill -" + signal +
-                                         " $(pgrep -P $pid | sed -n 2p); wait $pid; exit $?");
+    const Outcome outcome = folder.shell(signalled("simulate kappa simulate.toml", "s.h5.checkpoint", signal));
     if (outcome.code == 0) continue;
     EXPECT_EQ(outcome.code == 75, std::string(signal) != "KILL") << outcome.code << outcome.output;
     const Outcome again = folder.umbriel("simulate kappa simulate.toml", ranks);
