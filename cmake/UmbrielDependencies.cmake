@@ -69,6 +69,12 @@ umbriel_need(wcslib_FOUND "WCSLIB" wcslib-dev)
 # --- Numerics ------------------------------------------------------------------------------------------------------
 umbriel_find_library(fftw3f fftw3.h fftw3f)
 umbriel_need(fftw3f_FOUND "FFTW in single precision" libfftw3-dev)
+umbriel_find_library(fftw3 fftw3.h fftw3)
+umbriel_need(fftw3_FOUND "FFTW in double precision" libfftw3-dev)
+find_path(umbriel_eigen_INCLUDE Eigen/Core PATH_SUFFIXES eigen3)
+umbriel_need(umbriel_eigen_INCLUDE "Eigen" libeigen3-dev)
+add_library(umbriel_eigen INTERFACE)
+target_include_directories(umbriel_eigen SYSTEM INTERFACE "${umbriel_eigen_INCLUDE}")
 umbriel_find_library(lbfgs lbfgs.h lbfgs)
 umbriel_need(lbfgs_FOUND "libLBFGS" liblbfgs-dev)
 # oneDNN: convolutions on CPUs. Optional: without it our own kernels do them.

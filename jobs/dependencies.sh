@@ -74,6 +74,7 @@ has_hdf5() {
   cat "$settings" "${settings%.h}"-64.h 2>/dev/null | grep -q '^#define H5_HAVE_PARALLEL 1'
 }
 has_kokkos() { find_header Kokkos_Core.hpp trilinos/Kokkos_Core.hpp kokkos/Kokkos_Core.hpp >/dev/null; }
+has_eigen() { find_header Eigen/Core eigen3/Eigen/Core >/dev/null; }
 has_openssl() { find_header openssl/evp.h >/dev/null; }
 has_fuzzer() { echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' |
   clang++ -fsanitize=fuzzer,address,undefined -x c++ - -o /dev/null 2>/dev/null; }
@@ -88,8 +89,9 @@ ninja or make | has_builder | ninja-build | ninja | ninja
 MPI | has_mpi | libopenmpi-dev openmpi-bin | openmpi | openmpi, cray-mpich
 HDF5, parallel, with its high-level library | has_hdf5 | libhdf5-openmpi-dev | hdf5+mpi+hl | hdf5/…-parallel, cray-hdf5-parallel
 Kokkos 3.4 or newer | has_kokkos | libtrilinos-kokkos-dev | kokkos+openmp cxxstd=20 | kokkos
-FFTW in single precision | has fftw3.h | libfftw3-dev | fftw precision=float,double | fftw, cray-fftw
+FFTW in single and double precision | has fftw3.h | libfftw3-dev | fftw precision=float,double | fftw, cray-fftw
 oneDNN | has dnnl.h | libdnnl-dev | onednn | onednn
+Eigen | has_eigen | libeigen3-dev | eigen | eigen
 libLBFGS | has lbfgs.h | liblbfgs-dev | liblbfgs | liblbfgs
 CFITSIO | has fitsio.h | libcfitsio-dev | cfitsio | cfitsio
 WCSLIB | has wcslib/wcs.h | wcslib-dev | wcslib | wcslib

@@ -28,6 +28,7 @@ ExitCode run_train(const CommandLine& line);
 ExitCode run_map(const CommandLine& line);
 ExitCode run_sample(const CommandLine& line);
 ExitCode run_validate(const CommandLine& line);
+ExitCode run_stats(const CommandLine& line);
 ExitCode run_covariance(const CommandLine& line);
 ExitCode run_inspect(const CommandLine& line);
 ExitCode run_report(const CommandLine& line);

@@ -76,7 +76,7 @@ ExitCode run_covariance(const CommandLine& line) {
   comm.together([&] {
     output = read_output(config);
     limits = read_run_limits(config);
-    const std::string dataset = config.text("covariance.dataset", "/statistics/vectors");
+    const std::string dataset = config.text("covariance.dataset", "/statistics/power_spectrum");
     resamples = static_cast<int>(config.integer("covariance.bootstrap", 0, 0, 1000000));
     require(resamples != 1, ExitCode::usage, "one resample has no scatter", config.where("covariance.bootstrap"),
             "ask for a hundred or more, or for none");

@@ -42,6 +42,9 @@ constexpr Command commands[] = {
     {"validate", "test the sampler: against the exact Wiener posterior, and for calibration on mocks",
      "Example: mpirun -n 2 umbriel validate jobs/configs/calibration.toml", umbriel::run_validate,
      Command::Takes::config},
+    {"stats", "power spectra of maps behind a mask, map by map",
+     "Example: umbriel stats --set stats.maps=maps.h5 --set stats.pixel_arcmin=0.29 --set run.output=stats.h5",
+     umbriel::run_stats, Command::Takes::config},
     {"covariance", "mean, covariance and correlation of vectors of statistics, with errors",
      "Example: umbriel covariance --set covariance.vectors=counts.npy --set run.output=covariance.h5",
      umbriel::run_covariance, Command::Takes::config},
@@ -110,7 +113,8 @@ int main(int argc, char** argv) {
     sub->add_option("config", config_path, "configuration (TOML)");
     sub->add_option("--set", overrides, "key.path=value, on top of the configuration; may be repeated")
         ->allow_extra_args(false);
-    if (command.run != umbriel::run_map && command.run != umbriel::run_covariance) {
+    if (command.run != umbriel::run_map && command.run != umbriel::run_stats &&
+        command.run != umbriel::run_covariance) {
       sub->add_flag("--override", line.override_checkpoint,
                     "go on from a checkpoint although the configuration has changed since");
     }

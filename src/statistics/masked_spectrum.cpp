@@ -1,0 +1,286 @@
+// The coupling of bands b and b' is a sum over all pairs of modes,
+//   M(b, b') = (4 pi^2 / A^2) / n_b sum_(k in b) sum_(k' in b') |w(k - k')|^2,   w the transform of the mask, A the
+//   area,
+// which is a correlation of three functions of k: with the discrete transforms I_b of the bands' indicators and V of
+// |w|^2,
+//   sum sum = (1 / N) sum_x I_b(x) I_b'(x) V(x).
+// Indicators and |w|^2 are even, so their transforms are real and half a plane holds them.
+#include "umbriel/statistics/masked_spectrum.hpp"
+
+#include <fftw3.h>
+
+#include <Eigen/LU>
+#include <algorithm>
+#include <cmath>
+#include <complex>
+#include <limits>
+#include <numbers>
+#include <string>
+
+#include "umbriel/core/check.hpp"
+
+namespace umbriel {
+namespace {
+
+using Complex64 = std::complex<double>;
+
+/// Transforms of real [H, W] arrays to [H, W/2+1]. Plans are made without timing: the same bits in every run.
+class Transform {
+ public:
+  explicit Transform(Grid grid)
+      : grid_(grid), map_(static_cast<std::size_t>(grid.pixels())), modes_(static_cast<std::size_t>(grid.modes())) {
+    plan_ = fftw_plan_dft_r2c_2d(grid.height, grid.width, map_.data(), reinterpret_cast<fftw_complex*>(modes_.data()),
+                                 FFTW_ESTIMATE);
+    require(plan_ != nullptr, ExitCode::numerical, "FFTW could not plan a transform", "");
+  }
+  ~Transform() { fftw_destroy_plan(plan_); }
+  Transform(const Transform&) = delete;
+  Transform& operator=(const Transform&) = delete;
+
+  double* map() { return map_.data(); }
+  /// The transform of `map()`, until the next call.
+  const std::vector<Complex64>& operator()() {
+    fftw_execute(plan_);
+    return modes_;
+  }
+
+ private:
+  Grid grid_;
+  std::vector<double> map_;
+  std::vector<Complex64> modes_;
+  fftw_plan plan_ = nullptr;
+};
+
+/// Modes of the full plane that one of the half plane stands for.
+double weight(const Grid& grid, int kx) { return kx == 0 || 2 * kx == grid.width ? 1 : 2; }
+
+}  // namespace
+
+double FlatSky::multipole(int ky, int kx) const {
+  const double turns_y = static_cast<double>(2 * ky <= grid.height ? ky : ky - grid.height) / grid.height;
+  const double turns_x = static_cast<double>(kx) / grid.width;
+  return 2 * std::numbers::pi * std::hypot(turns_y / pixel_y, turns_x / pixel_x);
+}
+
+struct MaskedSpectrum::State {
+  FlatSky sky;
+  std::vector<double> mask;
+  std::vector<int> band;  // [ky, kx] of the half plane, -1 outside all
+  std::vector<double> modes, centres, coupling;
+  std::unique_ptr<Transform> transform;
+  Eigen::PartialPivLU<Eigen::MatrixXd> inverse;
+
+  std::size_t bands() const { return modes.size(); }
+
+  /// Sums over the modes of the full plane in each band of value(index in the half plane).
+  template <class Value>
+  std::vector<double> band_sums(const Value& value) const {
+    std::vector<double> sums(bands(), 0);
+    const int columns = sky.grid.half_width();
+    for (std::size_t at = 0; at < band.size(); ++at) {
+      if (band[at] >= 0)
+        sums[static_cast<std::size_t>(band[at])] +=
+            weight(sky.grid, static_cast<int>(at % static_cast<std::size_t>(columns))) * value(at);
+    }
+    return sums;
+  }
+
+  /// A real even function of k, given on the half plane, as the full plane in `transform->map()`.
+  template <class Value>
+  void unfold(const Value& value) const {
+    const Grid grid = sky.grid;
+    for (int ky = 0; ky < grid.height; ++ky) {
+      for (int kx = 0; kx < grid.width; ++kx) {
+        const bool here = 2 * kx <= grid.width;
+        const int y = here ? ky : (grid.height - ky) % grid.height, x = here ? kx : grid.width - kx;
+        transform->map()[static_cast<std::size_t>(ky) * grid.width + kx] =
+            value(static_cast<std::size_t>(y) * grid.half_width() + x);
+      }
+    }
+  }
+
+  void find_coupling() {
+    const Grid grid = sky.grid;
+    const std::size_t half = band.size(), n = bands();
+    std::copy(mask.begin(), mask.end(), transform->map());
+    std::vector<double> power(half);
+    const auto& w = (*transform)();
+    for (std::size_t at = 0; at < half; ++at) power[at] = std::norm(w[at]);
+    unfold([&](std::size_t at) { return power[at]; });
+    const auto& v = (*transform)();
+    std::vector<double> weights(half);
+    for (std::size_t at = 0; at < half; ++at)
+      weights[at] = v[at].real() * weight(grid, static_cast<int>(at % static_cast<std::size_t>(grid.half_width())));
+    std::vector<std::vector<double>> indicators(n);
+    for (std::size_t b = 0; b < n; ++b) {
+      unfold([&](std::size_t at) { return band[at] == static_cast<int>(b) ? 1.0 : 0.0; });
+      const auto& modes_of_it = (*transform)();
+      indicators[b].resize(half);
+      for (std::size_t at = 0; at < half; ++at) indicators[b][at] = modes_of_it[at].real();
+    }
+    // In pieces that stay in the cache.
+    std::vector<double> sums(n * n, 0);
+    constexpr std::size_t piece = 1024;
+    std::vector<double> scaled(piece);
+    for (std::size_t begin = 0; begin < half; begin += piece) {
+      const std::size_t length = std::min(piece, half - begin);
+      for (std::size_t b = 0; b < n; ++b) {
+        for (std::size_t i = 0; i < length; ++i) scaled[i] = indicators[b][begin + i] * weights[begin + i];
+        const Eigen::Map<const Eigen::VectorXd> left(scaled.data(), static_cast<Eigen::Index>(length));
+        for (std::size_t c = 0; c <= b; ++c) {
+          const Eigen::Map<const Eigen::VectorXd> right(indicators[c].data() + begin,
+                                                        static_cast<Eigen::Index>(length));
+          sums[b * n + c] += left.dot(right);
+        }
+      }
+    }
+    // Transforms without their factor area / (2 pi N) each.
+    const double pixels = static_cast<double>(grid.pixels());
+    const double scale = 1 / (pixels * pixels * pixels);
+    coupling.resize(n * n);
+    for (std::size_t b = 0; b < n; ++b) {
+      for (std::size_t c = 0; c <= b; ++c) {
+        coupling[b * n + c] = scale * sums[b * n + c] / modes[b];
+        coupling[c * n + b] = scale * sums[b * n + c] / modes[c];
+      }
+    }
+  }
+};
+
+MaskedSpectrum::MaskedSpectrum(const FlatSky& sky, const std::vector<double>& mask, const std::vector<double>& edges)
+    : state_(std::make_unique<State>()) {
+  const Grid grid = sky.grid;
+  require(mask.size() == static_cast<std::size_t>(grid.pixels()), ExitCode::input,
+          "the mask has another size than the map", "", "give a mask of the map's grid");
+  require(std::all_of(mask.begin(), mask.end(), [](double value) { return std::isfinite(value); }) &&
+              std::any_of(mask.begin(), mask.end(), [](double value) { return value != 0; }),
+          ExitCode::input, "the mask is not finite, or zero everywhere", "", "give weights from 0 to 1");
+  require(edges.size() > 1 && std::is_sorted(edges.begin(), edges.end(), std::less_equal<>()), ExitCode::usage,
+          "the edges of the bands do not increase", "", "give two multipoles or more, each above the one before");
+  State& s = *state_;
+  s.sky = sky;
+  s.mask = mask;
+  s.transform = std::make_unique<Transform>(grid);
+  s.modes.assign(edges.size() - 1, 0);
+  s.centres = s.modes;
+  for (int ky = 0; ky < grid.height; ++ky) {
+    for (int kx = 0; kx < grid.half_width(); ++kx) {
+      const double l = sky.multipole(ky, kx);
+      const auto above = std::upper_bound(edges.begin(), edges.end(), l);
+      const bool inside = above != edges.begin() && above != edges.end();
+      s.band.push_back(inside ? static_cast<int>(above - edges.begin()) - 1 : -1);
+      if (!inside) continue;
+      const auto b = static_cast<std::size_t>(s.band.back());
+      s.modes[b] += weight(grid, kx);
+      s.centres[b] += weight(grid, kx) * l;
+    }
+  }
+  for (std::size_t b = 0; b < s.bands(); ++b) {
+    require(s.modes[b] > 0, ExitCode::usage, "a band holds no modes of this map",
+            "l = " + std::to_string(edges[b]) + " to " + std::to_string(edges[b + 1]), "take wider bands");
+    s.centres[b] /= s.modes[b];
+  }
+  s.find_coupling();
+  const auto n = static_cast<Eigen::Index>(s.bands());
+  using Rows = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+  const Rows matrix = Eigen::Map<const Rows>(s.coupling.data(), n, n);
+  s.inverse.compute(matrix);
+  require(s.inverse.rcond() > 1e-12, ExitCode::usage, "the mask couples the bands so that they cannot be told apart",
+          "", "take wider bands, or observe more of the sky");
+}
+
+MaskedSpectrum::~MaskedSpectrum() = default;
+MaskedSpectrum::MaskedSpectrum(MaskedSpectrum&&) noexcept = default;
+
+int MaskedSpectrum::bands() const { return static_cast<int>(state_->bands()); }
+const std::vector<double>& MaskedSpectrum::modes() const { return state_->modes; }
+const std::vector<double>& MaskedSpectrum::centres() const { return state_->centres; }
+const std::vector<double>& MaskedSpectrum::coupling() const { return state_->coupling; }
+
+std::vector<double> MaskedSpectrum::coupled(const double* f, const double* g) const {
+  State& s = *state_;
+  const auto masked = [&](const double* map) -> const std::vector<Complex64>& {
+    for (std::size_t i = 0; i < s.mask.size(); ++i) s.transform->map()[i] = s.mask[i] == 0 ? 0 : s.mask[i] * map[i];
+    return (*s.transform)();
+  };
+  std::vector<double> out;
+  if (f == g) {
+    const auto& a = masked(f);
+    out = s.band_sums([&](std::size_t at) { return std::norm(a[at]); });
+  } else {
+    const std::vector<Complex64> a = masked(f);
+    const auto& b = masked(g);
+    out = s.band_sums([&](std::size_t at) { return a[at].real() * b[at].real() + a[at].imag() * b[at].imag(); });
+  }
+  const double pixels = static_cast<double>(s.sky.grid.pixels());
+  const double scale = s.sky.area() / (pixels * pixels);
+  for (std::size_t b = 0; b < out.size(); ++b) out[b] *= scale / s.modes[b];
+  return out;
+}
+
+std::vector<double> MaskedSpectrum::decoupled(const std::vector<double>& coupled) const {
+  const auto n = static_cast<Eigen::Index>(coupled.size());
+  const Eigen::VectorXd solution = state_->inverse.solve(Eigen::Map<const Eigen::VectorXd>(coupled.data(), n));
+  return {solution.data(), solution.data() + n};
+}
+
+namespace {
+
+/// Least over j of (step (i - j))^2 + height[j], for every i: lower envelope of parabolas (Felzenszwalb & Huttenlocher
+/// 2012, Theory of Computing 8, 415). Infinite heights are no parabolas.
+void lower_envelope(std::vector<double>& height, double step) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const int n = static_cast<int>(height.size());
+  std::vector<int> apex;                 // of the parabolas that touch the envelope
+  std::vector<double> from;              // where each begins to be the lowest
+  const auto meet = [&](int a, int b) {  // a < b
+    return 0.5 * (a + b) +
+           0.5 * (height[static_cast<std::size_t>(b)] - height[static_cast<std::size_t>(a)]) / (step * step * (b - a));
+  };
+  for (int j = 0; j < n; ++j) {
+    if (height[static_cast<std::size_t>(j)] == infinity) continue;
+    while (!apex.empty() && meet(apex.back(), j) <= from.back()) apex.pop_back(), from.pop_back();
+    from.push_back(apex.empty() ? -infinity : meet(apex.back(), j));
+    apex.push_back(j);
+  }
+  if (apex.empty()) return;
+  const std::vector<double> before = height;
+  std::size_t k = 0;
+  for (int i = 0; i < n; ++i) {
+    while (k + 1 < apex.size() && from[k + 1] <= i) ++k;
+    const double distance = step * (i - apex[k]);
+    height[static_cast<std::size_t>(i)] = distance * distance + before[static_cast<std::size_t>(apex[k])];
+  }
+}
+
+}  // namespace
+
+std::vector<double> apodise(const FlatSky& sky, const std::vector<double>& mask, double theta, Apodisation kind) {
+  require(theta > 0, ExitCode::usage, "an apodisation needs a width above zero", "",
+          "give one, or leave the mask as it is");
+  const auto height = static_cast<std::size_t>(sky.grid.height), width = static_cast<std::size_t>(sky.grid.width);
+  // Squared distance to the nearest hole, along rows and then along columns.
+  std::vector<double> square(mask.size());
+  for (std::size_t i = 0; i < mask.size(); ++i) square[i] = mask[i] == 0 ? 0 : std::numeric_limits<double>::infinity();
+  std::vector<double> line(width);
+  for (std::size_t y = 0; y < height; ++y) {
+    std::copy_n(square.begin() + static_cast<std::ptrdiff_t>(y * width), width, line.begin());
+    lower_envelope(line, sky.pixel_x);
+    std::copy_n(line.begin(), width, square.begin() + static_cast<std::ptrdiff_t>(y * width));
+  }
+  line.resize(height);
+  for (std::size_t x = 0; x < width; ++x) {
+    for (std::size_t y = 0; y < height; ++y) line[y] = square[y * width + x];
+    lower_envelope(line, sky.pixel_y);
+    for (std::size_t y = 0; y < height; ++y) square[y * width + x] = line[y];
+  }
+  std::vector<double> out(mask.size());
+  const double pi = std::numbers::pi;
+  for (std::size_t i = 0; i < mask.size(); ++i) {
+    const double x = std::min(1.0, std::sqrt(square[i]) / theta);
+    out[i] = mask[i] * (kind == Apodisation::c1 ? x - std::sin(2 * pi * x) / (2 * pi) : 0.5 * (1 - std::cos(pi * x)));
+  }
+  return out;
+}
+
+}  // namespace umbriel
