@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -129,6 +130,42 @@ void reserve_space(const std::string& path, std::uint64_t bytes) {
 #endif
 }
 
+/// Tells how to end the job where a write failed.
+[[noreturn]] void end_job(int rank, const std::string& reason, const std::string& path, const std::string& temporary) {
+  ::unlink(temporary.c_str());
+  std::fprintf(stderr, "error: [rank %d] writing failed: %s (%s) \u2014 check free space, quota and permissions\n",
+               rank, reason.c_str(), path.c_str());
+  abort_job(static_cast<int>(ExitCode::file_system));
+}
+
+/// Where a write fails inside a collective call of HDF5's, the rank concerned may leave the order of the calls inside,
+/// and then no rank comes out of it any more. Every write of HDF5's passes by here (the functions of MPI's profiling
+/// interface below); if one falls short, and the step it belongs to is not over some seconds later, the job is ended.
+struct StepsWatched {
+  std::atomic<std::int64_t> step{0};  // counts beginnings and ends: odd inside a step
+  std::string path, temporary;        // of the file at work
+  int rank = 0;
+
+  static StepsWatched& instance() {
+    static StepsWatched watched;
+    return watched;
+  }
+
+  /// What a write to an MPI file came to. Open MPI says success even where the disk took nothing, but knows how much.
+  void wrote(int code, int count, MPI_Datatype type, const MPI_Status* status) {
+    const std::int64_t here = step;
+    if (here % 2 == 0) return;
+    MPI_Count size = 0, bytes = 0;
+    PMPI_Type_size_x(type, &size);
+    if (code == MPI_SUCCESS && PMPI_Get_elements_x(status, MPI_BYTE, &bytes) == MPI_SUCCESS && bytes >= size * count)
+      return;
+    std::thread([this, here] {
+      std::this_thread::sleep_for(patience);
+      if (step == here) end_job(rank, "the file system did not take all of it", path, temporary);
+    }).detach();
+  }
+};
+
 /// PATH.NUMBER.partial, a name that no job had before. Open MPI guards the shared pointer of every file, which nobody
 /// here uses, by a semaphore of the system's that bears the file's name: a process killed while it opens a file leaves
 /// it taken, and every later job that opens a file of that name waits for it for ever.
@@ -147,6 +184,29 @@ hid_t text_type() {
 }
 
 }  // namespace
+}  // namespace umbriel
+
+// MPI lets a program put its own functions in the place of its (MPI 4.0, ch. 14).
+extern "C" {
+int MPI_File_write_at(MPI_File file, MPI_Offset offset, const void* data, int count, MPI_Datatype type,
+                      MPI_Status* status) {
+  MPI_Status own;
+  MPI_Status* result = status == MPI_STATUS_IGNORE ? &own : status;
+  const int code = PMPI_File_write_at(file, offset, data, count, type, result);
+  umbriel::StepsWatched::instance().wrote(code, count, type, result);
+  return code;
+}
+int MPI_File_write_at_all(MPI_File file, MPI_Offset offset, const void* data, int count, MPI_Datatype type,
+                          MPI_Status* status) {
+  MPI_Status own;
+  MPI_Status* result = status == MPI_STATUS_IGNORE ? &own : status;
+  const int code = PMPI_File_write_at_all(file, offset, data, count, type, result);
+  umbriel::StepsWatched::instance().wrote(code, count, type, result);
+  return code;
+}
+}  // extern "C"
+
+namespace umbriel {
 
 struct Hdf5Writer::File {
   std::string path;
@@ -183,10 +243,7 @@ struct Hdf5Writer::File {
     for (int done = 0; done == 0; std::this_thread::sleep_for(std::chrono::milliseconds(1))) {
       UMBRIEL_CHECK_MPI(MPI_Test(&request, &done, MPI_STATUS_IGNORE));
       if (done != 0 || std::chrono::steady_clock::now() < deadline) continue;
-      ::unlink(temporary.c_str());
-      std::fprintf(stderr, "error: [rank %d] writing failed: %s (%s) \u2014 check free space, quota and permissions\n",
-                   comm.rank(), text.c_str(), path.c_str());
-      abort_job(static_cast<int>(ExitCode::file_system));
+      end_job(comm.rank(), text, path, temporary);
     }
     return lowest;
   }
@@ -207,6 +264,9 @@ struct Hdf5Writer::File {
     require(!broken, ExitCode::file_system, "the file failed earlier", path);
     std::string text;
     bool ok = true;
+    StepsWatched& watched = StepsWatched::instance();
+    watched.path = path, watched.temporary = temporary, watched.rank = comm.rank();
+    ++watched.step;
     try {
       // Not detail::Waiting: all ranks are here, and if they do not get on it is the file system.
       action();
@@ -214,6 +274,7 @@ struct Hdf5Writer::File {
       ok = false;
       text = error.what();
     }
+    ++watched.step;
     agree(ok, text, what);
   }
 

@@ -394,7 +394,8 @@ void fail_writes(const std::vector<int>& numbers) {
   EXPECT_GT(failed, 0);
 }
 
-TEST(Faults, FailingWrites) { fail_writes({3}); }
+// The 23rd is one that HDF5 makes while it flushes, inside which the ranks lose each other.
+TEST(Faults, FailingWrites) { fail_writes({3, 23}); }
 TEST(FaultsSlow, FailingWrites) {
   std::vector<int> numbers;
   for (int n = 1; n <= 30; ++n) numbers.push_back(n);
