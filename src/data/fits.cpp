@@ -65,6 +65,7 @@ class Fits {
     std::swap(path_, other.path_);
     std::swap(file_size_, other.file_size_);
     std::swap(size_, other.size_);
+    std::swap(packed_, other.packed_);
     std::swap(code_, other.code_);
     std::swap(remedy_, other.remedy_);
     return *this;
@@ -172,6 +173,9 @@ class Fits {
   /// Refuses tile-compressed images that CFITSIO may not be given.
   void check_compression(LONGLONG n) {
     const std::string kind = text_key("ZCMPTYPE");
+    // gzip in gzip may grow a millionfold, which CFITSIO does in small steps.
+    if (packed_)
+      refuse("the image is compressed, and its file is packed once more", "unpack the file first, with gunzip");
     // CFITSIO 4.2 follows damaged PLIO lists out of its buffers.
     if (kind == "PLIO_1") refuse("the image is compressed by PLIO", "unpack it first, with funpack");
     if (static_cast<double>(n) > most_pixels())
@@ -183,6 +187,7 @@ class Fits {
     std::array<unsigned char, 2> magic{};
     std::ifstream(path_, std::ios::binary).read(reinterpret_cast<char*>(magic.data()), magic.size());
     const int kind = magic[0] << 8 | magic[1];
+    packed_ = kind == 0x1f8b;
     // pack, compress, LZH, zip, bzip2
     for (const int other : {0x1f1e, 0x1f9d, 0x1fa0, 'P' << 8 | 'K', 'B' << 8 | 'Z'}) {
       if (kind == other) refuse("the file is packed, and not by gzip", "unpack it first");
@@ -220,7 +225,7 @@ class Fits {
     std::array<unsigned char, 4> end{};
     std::ifstream(path_, std::ios::binary).seekg(-4, std::ios::end).read(reinterpret_cast<char*>(end.data()), 4);
     const std::uint64_t stated = end[0] | end[1] << 8 | end[2] << 16 | std::uint64_t{end[3]} << 24;
-    if (kind == 0x1f8b && stated > size_) refuse("its packed end claims more bytes than it unpacks to");
+    if (packed_ && stated > size_) refuse("its packed end claims more bytes than it unpacks to");
   }
 
   /// Refuses what CFITSIO and wcslib do not stand: they take memory for as many axes, columns and pixels of a tile as a
@@ -249,7 +254,7 @@ class Fits {
     if (tile > most_pixels()) refuse("the tiles of the compressed image claim to be larger than the file has room for");
   }
 
-  /// Whatever the compression, a tile takes a few bytes of a file; gzip can pack a file of tiles once more.
+  /// Whatever the compression, a tile takes a few bytes of a file.
   double most_pixels() const { return 2048 * static_cast<double>(file_size_); }
 
   fitsfile* file_ = nullptr;
@@ -257,6 +262,7 @@ class Fits {
   std::string path_;
   std::uint64_t file_size_ = 0;  // of the file on disk
   std::uint64_t size_ = 0;       // unpacked
+  bool packed_ = false;          // by gzip, as a whole
   ExitCode code_ = ExitCode::input;
   std::string remedy_ = damaged;
 };

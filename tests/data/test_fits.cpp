@@ -407,5 +407,21 @@ TEST_F(FitsTest, CompressedImagesMayNotClaimMoreThanTheFileHolds) {
   expect_error(ExitCode::input, {"PLIO", "funpack"}, [&] { read_fits_image(file); });
 }
 
+TEST_F(FitsTest, RefusesAnImageThatIsCompressedTwice) {
+  make("tiles.fits", [](fitsfile* file, int* status) {
+    long axes[2] = {64, 64};
+    fits_set_compression_type(file, GZIP_1, status);
+    fits_create_img(file, SHORT_IMG, 2, axes, status);
+    std::vector<short> pixels(4096, 7);
+    fits_write_img(file, TSHORT, 1, 4096, pixels.data(), status);
+  });
+  EXPECT_EQ(read_fits_image(path("tiles.fits")).values[99], 7);
+  const std::string raw = bytes("tiles.fits");
+  const gzFile packed = gzopen(path("twice.fits.gz").c_str(), "wb");
+  gzwrite(packed, raw.data(), static_cast<unsigned>(raw.size()));
+  gzclose(packed);
+  expect_error(ExitCode::input, {"twice.fits.gz", "packed once more"}, [&] { read_fits_image(path("twice.fits.gz")); });
+}
+
 }  // namespace
 }  // namespace umbriel

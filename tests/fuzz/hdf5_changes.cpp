@@ -97,8 +97,11 @@ hid_t type_from(Choices& choose) {
       const hsize_t extent[] = {1 + choose.below(4)};
       return H5Tarray_create2(H5T_IEEE_F32LE, 1, extent);
     }
-    case 15:
-      return H5Tcreate(H5T_OPAQUE, 1 + choose.below(40));
+    case 15: {
+      const hid_t type = H5Tcreate(H5T_OPAQUE, 1 + choose.below(40));
+      H5Tset_tag(type, "bytes");  // without one the library follows a null pointer when it writes
+      return type;
+    }
     case 16: {  // a whole number of 1 to 64 bytes
       const hid_t type = H5Tcopy(H5T_STD_U32LE);
       H5Tset_size(type, 1 + choose.below(64));
