@@ -407,6 +407,32 @@ TEST_F(FitsTest, CompressedImagesMayNotClaimMoreThanTheFileHolds) {
   expect_error(ExitCode::input, {"PLIO", "funpack"}, [&] { read_fits_image(file); });
 }
 
+// CFITSIO 4.2 takes memory without end for what a packed tile that is cut short might still hold.
+TEST_F(FitsTest, RefusesTilesThatDoNotEnd) {
+  for (const int kind : {GZIP_1, GZIP_2}) {
+    std::vector<short> values(64 * 64);
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<short>(i * i % 1009);
+    std::filesystem::remove(path("tiles.fits"));
+    make("tiles.fits", [&](fitsfile* file, int* status) {
+      long axes[2] = {64, 64}, tile[2] = {64, 64};
+      fits_set_compression_type(file, kind, status);
+      fits_set_tile_dim(file, 2, tile, status);
+      fits_create_img(file, SHORT_IMG, 2, axes, status);
+      fits_write_img(file, TSHORT, 1, 64 * 64, values.data(), status);
+    });
+    EXPECT_EQ(read_fits_image(path("tiles.fits")).values[77], values[77]);
+    // The descriptor of the only tile, length and place, stands at the beginning of the table: half the length.
+    std::string text = bytes("tiles.fits");
+    std::size_t row = text.find("XTENSION");
+    row = (text.find("END     ", row) / 2880 + 1) * 2880;
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[row + i]); };
+    const unsigned length = (byte(0) << 24 | byte(1) << 16 | byte(2) << 8 | byte(3)) / 2;
+    for (int i = 0; i < 4; ++i) text[row + static_cast<std::size_t>(i)] = static_cast<char>(length >> (24 - 8 * i));
+    write("cut.fits", text);
+    expect_error(ExitCode::input, {"cut.fits", "tile 1", "cut short"}, [&] { read_fits_image(path("cut.fits")); });
+  }
+}
+
 TEST_F(FitsTest, RefusesAnImageThatIsCompressedTwice) {
   make("tiles.fits", [](fitsfile* file, int* status) {
     long axes[2] = {64, 64};
