@@ -346,7 +346,8 @@ TEST(Faults, StoppedRankEndsTheJobWithinTheDeadline) {
   const InterruptedRun run;
   const auto begin = std::chrono::steady_clock::now();
   const Outcome outcome =
-      run.disturbed(2, 0.5, 1, "kill -STOP $victim", "--set run.deadline_minutes=0.05 --set sampler.chains=100000");
+      run.disturbed(2, 0.5, 1, "kill -STOP $victim",
+                    "--set run.deadline_minutes=0.05 --set sampler.chains=100000 --set run.checkpoint_minutes=10");
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(25));
   EXPECT_EQ(outcome.code, 6) << outcome.output;
   EXPECT_NE(outcome.output.find("nothing has been heard of rank 1"), std::string::npos) << outcome.output;
@@ -449,7 +450,9 @@ TEST(Faults, FullDisk) {
   const SmallDisk disk(run.folder, "64m");
   if (!disk.mounted()) GTEST_SKIP() << "no small file system can be mounted here: " << disk.reason();
   const std::string small = "--set run.output=small/out.h5";
-  const Outcome outcome = run.disturbed(2, 0.4, 0, "dd if=/dev/zero of=small/others bs=64k", small);
+  const Outcome outcome = run.folder.shell(Folder::program(run.command + small, 2) +
+                                           " & pid=$!; while kill -0 $pid && ! test -s small/out.h5.checkpoint; do "
+                                           "sleep 0.01; done; dd if=/dev/zero of=small/others bs=64k; wait $pid");
   EXPECT_EQ(outcome.code, 5) << outcome.output;
   EXPECT_NE(outcome.output.find("No space left"), std::string::npos) << outcome.output;
   EXPECT_EQ(run.left_running(), "");
