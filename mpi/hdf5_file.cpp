@@ -132,6 +132,9 @@ void reserve_space(const std::string& path, std::uint64_t bytes) {
 
 /// Tells how to end the job where a write failed.
 [[noreturn]] void end_job(int rank, const std::string& reason, const std::string& path, const std::string& temporary) {
+  // Once: several writes may have failed, and MPI_Abort stands no second thread.
+  static std::atomic<bool> ending{false};
+  while (ending.exchange(true)) std::this_thread::sleep_for(std::chrono::hours(1));
   ::unlink(temporary.c_str());
   std::fprintf(stderr, "error: [rank %d] writing failed: %s (%s) \u2014 check free space, quota and permissions\n",
                rank, reason.c_str(), path.c_str());
