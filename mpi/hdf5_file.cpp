@@ -189,23 +189,25 @@ hid_t text_type() {
 }  // namespace
 }  // namespace umbriel
 
-// MPI lets a program put its own functions in the place of its (MPI 4.0, ch. 14).
-extern "C" {
-int MPI_File_write_at(MPI_File file, MPI_Offset offset, const void* data, int count, MPI_Datatype type,
-                      MPI_Status* status) {
+// MPI lets a program put its own functions in the place of its (MPI 4.0, ch. 14): every write tells what it came to.
+namespace {
+template <auto write>
+int watched(MPI_File file, MPI_Offset offset, const void* data, int count, MPI_Datatype type, MPI_Status* status) {
   MPI_Status own;
   MPI_Status* result = status == MPI_STATUS_IGNORE ? &own : status;
-  const int code = PMPI_File_write_at(file, offset, data, count, type, result);
+  const int code = write(file, offset, data, count, type, result);
   umbriel::StepsWatched::instance().wrote(code, count, type, result);
   return code;
 }
-int MPI_File_write_at_all(MPI_File file, MPI_Offset offset, const void* data, int count, MPI_Datatype type,
+}  // namespace
+
+extern "C" {
+int MPI_File_write_at(MPI_File file, MPI_Offset at, const void* data, int n, MPI_Datatype type, MPI_Status* status) {
+  return watched<PMPI_File_write_at>(file, at, data, n, type, status);
+}
+int MPI_File_write_at_all(MPI_File file, MPI_Offset at, const void* data, int n, MPI_Datatype type,
                           MPI_Status* status) {
-  MPI_Status own;
-  MPI_Status* result = status == MPI_STATUS_IGNORE ? &own : status;
-  const int code = PMPI_File_write_at_all(file, offset, data, count, type, result);
-  umbriel::StepsWatched::instance().wrote(code, count, type, result);
-  return code;
+  return watched<PMPI_File_write_at_all>(file, at, data, n, type, status);
 }
 }  // extern "C"
 

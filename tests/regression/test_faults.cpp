@@ -197,6 +197,28 @@ std::string signalled(const std::string& arguments, const std::string& checkpoin
          "; do sleep 0.01; done; kill -" + signal + " $(pgrep -P $pid | sed -n 2p); wait $pid; exit $?";
 }
 
+/// A run on two ranks that is killed or stopped once it has saved its work goes on, on any number of ranks, to the same
+/// data. @param words  of the log when it goes on
+void kill_or_stop(const Folder& folder, const std::string& arguments, const std::string& output,
+                  const std::string& words) {
+  ASSERT_EQ(folder.umbriel(arguments, 2).code, 0);
+  const std::string whole = digest_of(folder / output), checkpoint = output + ".checkpoint";
+  int resumed = 0;
+  for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
+    SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
+    std::filesystem::remove(folder / output);
+    const Outcome outcome = folder.shell(signalled(arguments, checkpoint, signal));
+    if (outcome.code == 0) continue;
+    EXPECT_EQ(outcome.code == 75, std::string(signal) != "KILL") << outcome.code << outcome.output;
+    const Outcome again = folder.umbriel(arguments, ranks);
+    ASSERT_EQ(again.code, 0) << again.output;
+    resumed += again.output.find(words) != std::string::npos ? 1 : 0;
+    EXPECT_EQ(digest_of(folder / output), whole);
+    EXPECT_FALSE(std::filesystem::exists(folder / checkpoint));
+  }
+  EXPECT_GT(resumed, 0);
+}
+
 TEST(Faults, KilledOrStoppedValidation) {
   const Folder folder;
   folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
@@ -204,22 +226,7 @@ TEST(Faults, KilledOrStoppedValidation) {
                "[run]\noutput = \"v.h5\"\ncheckpoint_minutes = 0.005\n[survey]\nsize = [32, 32]\npixel_arcmin = 0.5\n"
                "simulate = {mask = \"holes\"}\n[prior]\npower_spectrum = \"cl.txt\"\n[validate]\nexact = false\n"
                "mocks = 61\ndraws = 15\n");
-  ASSERT_EQ(folder.umbriel("validate validate.toml", 2).code, 0);
-  const std::string whole = digest_of(folder / "v.h5");
-  int resumed = 0;
-  for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
-    SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
-    std::filesystem::remove(folder / "v.h5");
-    const Outcome outcome = folder.shell(signalled("validate validate.toml", "v.h5.checkpoint", signal));
-    if (outcome.code == 0) continue;
-    EXPECT_EQ(outcome.code == 75, std::string(signal) != "KILL") << outcome.code << outcome.output;
-    const Outcome again = folder.umbriel("validate validate.toml", ranks);
-    ASSERT_EQ(again.code, 0) << again.output;
-    resumed += again.output.find("mocks are done already") != std::string::npos ? 1 : 0;
-    EXPECT_EQ(digest_of(folder / "v.h5"), whole);
-    EXPECT_FALSE(std::filesystem::exists(folder / "v.h5.checkpoint"));
-  }
-  EXPECT_GT(resumed, 0);
+  kill_or_stop(folder, "validate validate.toml", "v.h5", "mocks are done already");
 }
 
 TEST(Faults, KilledOrStoppedSimulation) {
@@ -228,22 +235,7 @@ TEST(Faults, KilledOrStoppedSimulation) {
   folder.write("simulate.toml",
                "[run]\noutput = \"s.h5\"\ncheckpoint_minutes = 0.0005\n[simulate]\nsamples = 1500\nsize = [64, 64]\n"
                "power_spectrum = \"cl.txt\"\n");
-  ASSERT_EQ(folder.umbriel("simulate kappa simulate.toml", 2).code, 0);
-  const std::string whole = digest_of(folder / "s.h5");
-  int resumed = 0;
-  for (const auto& [signal, ranks] : {std::pair{"KILL", 3}, {"KILL", 1}, {"USR1", 2}}) {
-    SCOPED_TRACE(std::string(signal) + ", then " + std::to_string(ranks) + " ranks");
-    std::filesystem::remove(folder / "s.h5");
-    const Outcome outcome = folder.shell(signalled("simulate kappa simulate.toml", "s.h5.checkpoint", signal));
-    if (outcome.code == 0) continue;
-    EXPECT_EQ(outcome.code == 75, std::string(signal) != "KILL") << outcome.code << outcome.output;
-    const Outcome again = folder.umbriel("simulate kappa simulate.toml", ranks);
-    ASSERT_EQ(again.code, 0) << again.output;
-    resumed += again.output.find("maps are drawn already") != std::string::npos ? 1 : 0;
-    EXPECT_EQ(digest_of(folder / "s.h5"), whole);
-    EXPECT_FALSE(std::filesystem::exists(folder / "s.h5.checkpoint"));
-  }
-  EXPECT_GT(resumed, 0);
+  kill_or_stop(folder, "simulate kappa simulate.toml", "s.h5", "maps are drawn already");
 }
 
 TEST(Faults, WalltimeEndsInOrderAndTheSameCommandGoesOn) {
