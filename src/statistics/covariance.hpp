@@ -48,12 +48,14 @@ Shrunk ledoit_wolf(const Communicator& comm, const std::vector<double>& local, c
 /// @{ If the vectors are Gaussian (Wishart): sqrt((C_ij^2 + C_ii C_jj) / (n - 1)).
 std::vector<double> gaussian_errors(const Covariance& sample);
 /// @}
-/// @{ From the vectors themselves, whatever their distribution: delete-one jackknife. Collective.
+/// @{ From the vectors themselves, whatever their distribution: delete-one jackknife (Efron & Tibshirani 1993, An
+/// Introduction to the Bootstrap, ch. 11). Collective. @throws Error(input) for fewer than three vectors
 std::vector<double> jackknife_errors(const Communicator& comm, const std::vector<double>& local,
                                      const Covariance& sample);
 /// @}
 /// @{ The scatter over `resamples` ensembles of n vectors drawn with replacement. Draws are keyed by (seed, resample,
-/// draw): the same for any number of ranks. Collective.
+/// draw): the same for any number of ranks (ibid., ch. 6). Collective. @throws Error(usage) for fewer than two
+/// resamples
 std::vector<double> bootstrap_errors(const Communicator& comm, const std::vector<double>& local,
                                      const Covariance& sample, int resamples, std::uint64_t seed);
 /// @}

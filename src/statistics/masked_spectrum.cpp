@@ -7,8 +7,6 @@
 // Indicators and |w|^2 are even, so their transforms are real and half a plane holds them.
 #include "umbriel/statistics/masked_spectrum.hpp"
 
-#include <fftw3.h>
-
 #include <Eigen/LU>
 #include <algorithm>
 #include <cmath>
@@ -18,38 +16,12 @@
 #include <string>
 
 #include "umbriel/core/check.hpp"
+#include "umbriel/fft/real_fft64.hpp"
 
 namespace umbriel {
 namespace {
 
 using Complex64 = std::complex<double>;
-
-/// Transforms of real [H, W] arrays to [H, W/2+1]. Plans are made without timing: the same bits in every run.
-class Transform {
- public:
-  explicit Transform(Grid grid)
-      : grid_(grid), map_(static_cast<std::size_t>(grid.pixels())), modes_(static_cast<std::size_t>(grid.modes())) {
-    plan_ = fftw_plan_dft_r2c_2d(grid.height, grid.width, map_.data(), reinterpret_cast<fftw_complex*>(modes_.data()),
-                                 FFTW_ESTIMATE);
-    require(plan_ != nullptr, ExitCode::numerical, "FFTW could not plan a transform", "");
-  }
-  ~Transform() { fftw_destroy_plan(plan_); }
-  Transform(const Transform&) = delete;
-  Transform& operator=(const Transform&) = delete;
-
-  double* map() { return map_.data(); }
-  /// The transform of `map()`, until the next call.
-  const std::vector<Complex64>& operator()() {
-    fftw_execute(plan_);
-    return modes_;
-  }
-
- private:
-  Grid grid_;
-  std::vector<double> map_;
-  std::vector<Complex64> modes_;
-  fftw_plan plan_ = nullptr;
-};
 
 /// Modes of the full plane that one of the half plane stands for.
 double weight(const Grid& grid, int kx) { return kx == 0 || 2 * kx == grid.width ? 1 : 2; }
@@ -67,7 +39,7 @@ struct MaskedSpectrum::State {
   std::vector<double> mask;
   std::vector<int> band;  // [ky, kx] of the half plane, -1 outside all
   std::vector<double> modes, centres, coupling;
-  std::unique_ptr<Transform> transform;
+  std::unique_ptr<RealFft64> transform;
   Eigen::PartialPivLU<Eigen::MatrixXd> inverse;
 
   std::size_t bands() const { return modes.size(); }
@@ -104,17 +76,17 @@ struct MaskedSpectrum::State {
     const std::size_t half = band.size(), n = bands();
     std::copy(mask.begin(), mask.end(), transform->map());
     std::vector<double> power(half);
-    const auto& w = (*transform)();
+    const auto& w = transform->forward();
     for (std::size_t at = 0; at < half; ++at) power[at] = std::norm(w[at]);
     unfold([&](std::size_t at) { return power[at]; });
-    const auto& v = (*transform)();
+    const auto& v = transform->forward();
     std::vector<double> weights(half);
     for (std::size_t at = 0; at < half; ++at)
       weights[at] = v[at].real() * weight(grid, static_cast<int>(at % static_cast<std::size_t>(grid.half_width())));
     std::vector<std::vector<double>> indicators(n);
     for (std::size_t b = 0; b < n; ++b) {
       unfold([&](std::size_t at) { return band[at] == static_cast<int>(b) ? 1.0 : 0.0; });
-      const auto& modes_of_it = (*transform)();
+      const auto& modes_of_it = transform->forward();
       indicators[b].resize(half);
       for (std::size_t at = 0; at < half; ++at) indicators[b][at] = modes_of_it[at].real();
     }
@@ -160,7 +132,7 @@ MaskedSpectrum::MaskedSpectrum(const FlatSky& sky, const std::vector<double>& ma
   State& s = *state_;
   s.sky = sky;
   s.mask = mask;
-  s.transform = std::make_unique<Transform>(grid);
+  s.transform = std::make_unique<RealFft64>(grid);
   s.modes.assign(edges.size() - 1, 0);
   s.centres = s.modes;
   for (int ky = 0; ky < grid.height; ++ky) {
@@ -201,7 +173,7 @@ std::vector<double> MaskedSpectrum::coupled(const double* f, const double* g) co
   State& s = *state_;
   const auto masked = [&](const double* map) -> const std::vector<Complex64>& {
     for (std::size_t i = 0; i < s.mask.size(); ++i) s.transform->map()[i] = s.mask[i] == 0 ? 0 : s.mask[i] * map[i];
-    return (*s.transform)();
+    return s.transform->forward();
   };
   std::vector<double> out;
   if (f == g) {

@@ -21,6 +21,7 @@ struct FlatSky {
   double multipole(int ky, int kx) const;
 };
 
+/// Not safe to use from two threads at a time.
 class MaskedSpectrum {
  public:
   /// @param mask   [y, x] weights, usually 0 to 1, smooth at the edges (see apodise); any scale
