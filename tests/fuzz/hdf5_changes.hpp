@@ -14,8 +14,8 @@ namespace umbriel::fuzz {
 std::string unsealed_bytes(const std::string& path);
 
 /// Changes a file, as the input says: takes datasets, groups, links and attributes away, and puts others in their
-/// place, of other shapes, types, layouts and values.
-void change_hdf5(const std::string& path, const std::uint8_t* data, std::size_t size);
+/// place, of other shapes, types, layouts and values. False where the library cannot write such a file: it is no input.
+[[nodiscard]] bool change_hdf5(const std::string& path, const std::uint8_t* data, std::size_t size);
 
 /// Ends a file with the SHA-256 sum of all before, as Hdf5Writer does.
 void seal(const std::string& path);
