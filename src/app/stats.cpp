@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <optional>
 
 #include "umbriel/app/chains.hpp"
 #include "umbriel/app/job.hpp"
@@ -13,10 +14,17 @@
 #include "umbriel/data/npy.hpp"
 #include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/mpi/sha256.hpp"
+#include "umbriel/statistics/map_statistics.hpp"
 #include "umbriel/statistics/masked_spectrum.hpp"
 
 namespace umbriel {
 namespace {
+
+/// What stats.measure may name.
+const std::vector<std::string> measures = {"power_spectrum", "pdf", "peaks", "minima", "minkowski"};
+
+/// Bins of values are in units of the map's standard deviation, of its noise, or of nothing.
+enum class Unit { sigma, noise, kappa };
 
 struct Settings {
   std::string output;
@@ -25,33 +33,93 @@ struct Settings {
   MapFolder::Options folder;
   double pixel_arcmin = 0;
   std::string mask;  // path; empty: none
+  std::vector<std::string> measure;
+  // Power spectrum
   double apodisation_arcmin = 0;
   Apodisation apodisation = Apodisation::c2;
   std::vector<double> edges;  // empty: logarithmic bands
   int bands = 0;
+  // In real space
+  double smoothing_arcmin = 0;
+  Border border = Border::open;
+  Unit unit = Unit::sigma;
+  double noise = 0;
+  std::optional<Bins> pdf, peaks, minima, minkowski;
+
+  bool measures(const std::string& name) const {
+    return std::find(measure.begin(), measure.end(), name) != measure.end();
+  }
 };
+
+std::vector<std::string> read_names(const Config& config, const std::string& key,
+                                    const std::optional<std::vector<std::string>>& fallback = std::nullopt) {
+  if (config.is_text(key)) return {config.text(key)};
+  return config.texts(key, fallback);
+}
+
+/// The bins of a statistic that is measured, by default `bins` of one width from low to high, in units of sigma or of
+/// noise.
+std::optional<Bins> read_bins(const Config& config, const Settings& s, const std::string& statistic,
+                              const std::string& key, double low, double high, int bins) {
+  std::vector<double> edges;
+  for (int b = 0; b <= bins; ++b) edges.push_back(low + (high - low) * b / bins);
+  const bool given = config.has(key);
+  edges = config.numbers(key, edges);
+  if (!s.measures(statistic)) {
+    require(!given, ExitCode::usage, "there are bins for what is not measured", config.where(key),
+            "add \"" + statistic + "\" to stats.measure, or remove the bins");
+    return std::nullopt;
+  }
+  require(given || s.unit != Unit::kappa, ExitCode::usage, "bins in units of convergence have no default",
+          config.where(key), "give their edges, or stats.unit = \"sigma\"");
+  return Bins(edges, config.where(key));
+}
 
 Settings read_settings(const Config& config) {
   Settings s;
   s.output = read_output(config);
   s.limits = read_run_limits(config);
-  s.maps =
-      config.is_text("stats.maps") ? std::vector<std::string>{config.text("stats.maps")} : config.texts("stats.maps");
+  s.maps = read_names(config, "stats.maps");
   for (std::string& path : s.maps) path = config.resolve_path(path);
   s.folder.dataset = config.text("stats.dataset", s.folder.dataset);
   s.pixel_arcmin = config.number("stats.pixel_arcmin", std::nullopt, 1e-4, 1e4);
   if (config.has("stats.mask")) s.mask = config.path("stats.mask");
+  s.measure = read_names(config, "stats.measure", std::vector<std::string>{"power_spectrum"});
+  std::string all;
+  for (const std::string& name : measures) all += (all.empty() ? "" : ", ") + name;
+  require(!s.measure.empty(), ExitCode::usage, "there is nothing to measure", config.where("stats.measure"),
+          "name some of: " + all);
+  for (const std::string& name : s.measure) {
+    require(std::find(measures.begin(), measures.end(), name) != measures.end(), ExitCode::usage,
+            "no statistic is called \"" + name + "\"", config.where("stats.measure"), "take some of: " + all);
+  }
+
   s.apodisation_arcmin = config.number("stats.apodisation_arcmin", 0, 0, 1e4);
   s.apodisation = config.choice("stats.apodisation", "c2", {"c1", "c2"}) == "c1" ? Apodisation::c1 : Apodisation::c2;
   require(s.apodisation_arcmin == 0 || !s.mask.empty(), ExitCode::usage, "there is no mask to apodise",
           config.where("stats.apodisation_arcmin"), "give stats.mask");
   s.edges = config.numbers("stats.edges", std::vector<double>{});
   s.bands = static_cast<int>(config.integer("stats.bands", 15, 1, 10000));
+
+  s.smoothing_arcmin = config.number("stats.smoothing_arcmin", 0, 0, 1e6);
+  s.border = config.choice("stats.border", "open", {"open", "periodic"}) == "open" ? Border::open : Border::periodic;
+  const std::string unit = config.choice("stats.unit", "sigma", {"sigma", "noise", "kappa"});
+  s.unit = unit == "sigma" ? Unit::sigma : unit == "noise" ? Unit::noise : Unit::kappa;
+  s.noise = config.number("stats.noise", 0, 0, 1e300);
+  require((s.noise > 0) == (s.unit == Unit::noise), ExitCode::usage,
+          s.noise > 0 ? "there is noise, and bins are not in units of it" : "bins are in units of a noise of 0",
+          config.where("stats.noise"),
+          s.noise > 0 ? "give stats.unit = \"noise\", or remove it"
+                      : "give the standard deviation of the noise in a pixel of the maps");
+  s.pdf = read_bins(config, s, "pdf", "stats.pdf_edges", -2, 4, 20);
+  s.peaks = read_bins(config, s, "peaks", "stats.peak_edges", -2, 6, 16);
+  s.minima = read_bins(config, s, "minima", "stats.minimum_edges", -6, 2, 16);
+  s.minkowski = read_bins(config, s, "minkowski", "stats.minkowski_edges", -3, 4, 28);
   config.reject_unknown_keys();
   return s;
 }
 
-/// Weights [y, x] of a mask file. @throws Error(input) for one of another size
+/// Weights [y, x] of a mask file. @throws Error(input) for one of another size, with NaN or infinity, or of zeros alone
 std::vector<double> read_mask(const std::string& path, Grid grid) {
   std::vector<double> values;
   Grid found;
@@ -66,8 +134,168 @@ std::vector<double> read_mask(const std::string& path, Grid grid) {
   }
   require(found == grid, ExitCode::input, "the mask is no map of the maps' size", path,
           "give one of " + std::to_string(grid.width) + " x " + std::to_string(grid.height) + " pixels");
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto width = static_cast<std::size_t>(grid.width);
+    require(std::isfinite(values[i]), ExitCode::input, "the mask is not finite",
+            path + ", pixel y = " + std::to_string(i / width) + ", x = " + std::to_string(i % width),
+            "give weights from 0 to 1");
+  }
+  require(std::any_of(values.begin(), values.end(), [](double value) { return value != 0; }), ExitCode::input,
+          "the mask is empty: no pixel is observed", path, "give weights above 0 where observed");
   return values;
 }
+
+/// What maps are measured with, and a row of numbers a map for each dataset.
+class Measurement {
+ public:
+  Measurement(const Settings& settings, Grid grid, const std::vector<double>& mask)
+      : s_(settings), grid_(grid), footprint_(grid, mask, settings.border) {
+    if (s_.measures("power_spectrum")) prepare_spectrum(mask);
+    if (s_.pdf || s_.peaks || s_.minima || s_.minkowski) prepare_real_space();
+  }
+
+  /// The datasets' numbers a map.
+  std::uint64_t numbers() const {
+    std::uint64_t sum = 0;
+    for (const Dataset& dataset : datasets_) sum += dataset.size;
+    return sum;
+  }
+
+  /// Adds the rows of the next map. @param name  for messages
+  void measure(const float* values, const std::string& name) {
+    std::vector<double> map(values, values + grid_.pixels());
+    row_ = 0;
+    if (spectrum_) add((*spectrum_)(map.data()));
+    if (real_space_) measure_in_real_space(map.data(), name);
+  }
+
+  /// Writes axes and datasets of n maps, of which this rank has `shard`.
+  void write(ResultFile& result, std::uint64_t n, const ShardRange& shard) const {
+    Hdf5Writer& hdf5 = result.hdf5();
+    result.write_index_axis("map", n, "index of the map");
+    if (spectrum_) {
+      hdf5.write_axis("band", spectrum_->centres(), "1", "mean multipole of the band");
+      write_along(hdf5, "band", "low", "lowest multipole of the band", edges_.data(), edges_.size() - 1);
+      write_along(hdf5, "band", "high", "multipole above the band", edges_.data() + 1, edges_.size() - 1);
+      write_along(hdf5, "band", "modes", "modes of the full plane in the band", spectrum_->modes().data(),
+                  edges_.size() - 1);
+    }
+    const std::string unit = s_.unit == Unit::kappa   ? "of the map's value"
+                             : s_.unit == Unit::sigma ? "of the map's value over its standard deviation"
+                                                      : "of the map's value over the standard deviation of its noise";
+    write_bins(hdf5, s_.pdf, "pdf_bin", unit);
+    write_bins(hdf5, s_.peaks, "peak_bin", unit);
+    write_bins(hdf5, s_.minima, "minimum_bin", unit);
+    write_bins(hdf5, s_.minkowski, "minkowski_bin", unit);
+    for (const Dataset& dataset : datasets_) {
+      std::vector<std::string> axes = {"map"};
+      std::vector<std::uint64_t> shape = {n};
+      if (!dataset.axis.empty()) axes.push_back(dataset.axis), shape.push_back(dataset.size);
+      hdf5.write_sharded<double>({"/statistics/" + dataset.name, axes, dataset.units, dataset.words}, shape,
+                                 static_cast<std::uint64_t>(shard.first), static_cast<std::uint64_t>(shard.count),
+                                 dataset.rows.data());
+    }
+  }
+
+ private:
+  struct Dataset {
+    std::string name, axis, units, words;  // no axis: one number a map
+    std::uint64_t size;
+    std::vector<double> rows;
+  };
+
+  void declare(const std::string& name, const std::string& axis, std::size_t size, const std::string& units,
+               const std::string& words) {
+    datasets_.push_back({name, axis, units, words, size, {}});
+  }
+  /// The next dataset's row: in the order in which they were declared.
+  void add(const std::vector<double>& row) {
+    Dataset& dataset = datasets_.at(row_++);
+    require(row.size() == dataset.size, ExitCode::numerical, "a statistic has another length than it said",
+            dataset.name, "report this as a fault of umbriel");
+    dataset.rows.insert(dataset.rows.end(), row.begin(), row.end());
+  }
+
+  static void write_along(Hdf5Writer& hdf5, const std::string& axis, const std::string& name, const std::string& words,
+                          const double* values, std::size_t n) {
+    hdf5.write<double>({"/statistics/" + axis + "_" + name, {axis}, "1", words}, {n}, values);
+  }
+  static void write_bins(Hdf5Writer& hdf5, const std::optional<Bins>& bins, const std::string& axis,
+                         const std::string& unit) {
+    if (!bins) return;
+    hdf5.write_axis(axis, bins->centres(), "1", "middle of the bin " + unit);
+    write_along(hdf5, axis, "low", "lowest value of the bin", bins->edges().data(), bins->size());
+    write_along(hdf5, axis, "high", "value above the bin", bins->edges().data() + 1, bins->size());
+  }
+
+  void prepare_spectrum(std::vector<double> mask) {
+    const double radians = std::numbers::pi / 180 / 60;
+    const FlatSky sky{grid_, s_.pixel_arcmin * radians, s_.pixel_arcmin * radians};
+    if (s_.apodisation_arcmin > 0) mask = apodise(sky, mask, s_.apodisation_arcmin * radians, s_.apodisation);
+    edges_ = s_.edges.empty() ? logarithmic_edges(grid_, s_.pixel_arcmin, s_.bands) : s_.edges;
+    spectrum_ = std::make_unique<MaskedSpectrum>(sky, mask, edges_);
+    declare("power_spectrum", "band", edges_.size() - 1, "sr", "C_l, the mask's coupling taken out");
+  }
+
+  void prepare_real_space() {
+    real_space_ = true;
+    noise_ = s_.noise;
+    if (s_.smoothing_arcmin > 0) {
+      const double sigma = s_.smoothing_arcmin / s_.pixel_arcmin;
+      require(sigma <= std::min(grid_.height, grid_.width), ExitCode::usage,
+              "the maps are smaller than the Gaussian that smooths them", "stats.smoothing_arcmin",
+              "smooth by less than " + std::to_string(std::min(grid_.height, grid_.width) * s_.pixel_arcmin) +
+                  " arcminutes");
+      smoothing_ = std::make_unique<GaussianSmoothing>(footprint_, sigma);
+      double squares = 0;
+      for (const double tap : gaussian_taps(sigma)) squares += (squares == 0 ? 1 : 2) * tap * tap;
+      noise_ *= squares;
+    }
+    declare("standard_deviation", "", 1, "1", "standard deviation of the map, smoothed if so, in its observed pixels");
+    if (s_.pdf)
+      declare("pdf", "pdf_bin", s_.pdf->size(), "1", "share of the observed pixels in the bin over its width");
+    if (s_.peaks)
+      declare("peaks", "peak_bin", s_.peaks->size(), "1", "number of pixels above all eight neighbours, by height");
+    if (s_.minima)
+      declare("minima", "minimum_bin", s_.minima->size(), "1", "number of pixels below all eight neighbours, by depth");
+    if (s_.minkowski) {
+      const auto size = s_.minkowski->size();
+      declare("minkowski_v0", "minkowski_bin", size, "1", "area above the bin's middle over the area of the map");
+      declare("minkowski_v1", "minkowski_bin", size, "arcmin-1",
+              "a quarter of the boundary's length over the area of the map");
+      declare("minkowski_v2", "minkowski_bin", size, "arcmin-2",
+              "the boundary's curvature over 2 pi and the area of the map");
+    }
+  }
+
+  void measure_in_real_space(double* map, const std::string& name) {
+    if (smoothing_) (*smoothing_)(map);
+    const double sigma = standard_deviation(footprint_, map);
+    require(sigma > 0 || s_.unit != Unit::sigma, ExitCode::input,
+            "the map is constant, and bins are in units of its standard deviation", name,
+            "leave it out, or give stats.unit = \"kappa\"");
+    const double unit = s_.unit == Unit::sigma ? sigma : s_.unit == Unit::noise ? noise_ : 1;
+    add({sigma});
+    if (s_.pdf) add(pixel_density(footprint_, map, *s_.pdf, unit));
+    if (s_.peaks) add(peak_counts(footprint_, map, *s_.peaks, unit));
+    if (s_.minima) add(minimum_counts(footprint_, map, *s_.minima, unit));
+    if (s_.minkowski) {
+      const MinkowskiFunctionals v = minkowski_functionals(footprint_, map, *s_.minkowski, unit, s_.pixel_arcmin);
+      add(v.v0), add(v.v1), add(v.v2);
+    }
+  }
+
+  Settings s_;
+  Grid grid_;
+  Footprint footprint_;
+  std::vector<double> edges_;  // of the bands
+  std::unique_ptr<MaskedSpectrum> spectrum_;
+  bool real_space_ = false;
+  std::unique_ptr<GaussianSmoothing> smoothing_;
+  double noise_ = 0;  // of the smoothed map
+  std::vector<Dataset> datasets_;
+  std::size_t row_ = 0;
+};
 
 }  // namespace
 
@@ -78,7 +306,7 @@ ExitCode run_stats(const CommandLine& line) {
   comm.together([&] { s = read_settings(line.config); });
   MapFolder maps(comm, s.maps, s.folder);
   const Grid grid = maps.grid(0);
-  std::unique_ptr<MaskedSpectrum> spectrum;
+  std::unique_ptr<Measurement> measurement;
   std::vector<InputRecord> inputs;
   comm.together([&] {
     for (std::int64_t i = 0; i < maps.size(); ++i) {
@@ -86,54 +314,36 @@ ExitCode run_stats(const CommandLine& line) {
               "give maps of " + std::to_string(grid.width) + " x " + std::to_string(grid.height) + " pixels");
     }
     for (const InputFile& input : maps.inputs()) inputs.push_back({input.path, input.sha256});
-    const double pixel = s.pixel_arcmin / 60 * std::numbers::pi / 180;
-    const FlatSky sky{grid, pixel, pixel};
     std::vector<double> mask(static_cast<std::size_t>(grid.pixels()), 1.0);
     if (!s.mask.empty()) {
       mask = read_mask(s.mask, grid);
       inputs.push_back({s.mask, sha256_of_file(s.mask)});
     }
-    if (s.apodisation_arcmin > 0)
-      mask = apodise(sky, mask, s.apodisation_arcmin / 60 * std::numbers::pi / 180, s.apodisation);
-    if (s.edges.empty()) s.edges = logarithmic_edges(grid, s.pixel_arcmin, s.bands);
-    spectrum = std::make_unique<MaskedSpectrum>(sky, mask, s.edges);
+    measurement = std::make_unique<Measurement>(s, grid, mask);
   });
-  const auto bands = static_cast<std::uint64_t>(spectrum->bands()), n = static_cast<std::uint64_t>(maps.size());
-  const double bytes = static_cast<double>(n * bands * sizeof(double));
+  const auto n = static_cast<std::uint64_t>(maps.size());
+  const double bytes = static_cast<double>(n * measurement->numbers() * sizeof(double));
   if (line.dry_run) {
-    print_dry_run(line,
-                  {std::to_string(n) + " maps, " + std::to_string(bands) + " bands", "disk: " + human_bytes(bytes)});
+    print_dry_run(line, {std::to_string(n) + " maps, " + std::to_string(measurement->numbers()) + " numbers each",
+                         "disk: " + human_bytes(bytes)});
     return ExitCode::done;
   }
   const Job job(comm, s.output, s.limits, bytes, false);
   comm.together([&] { log::start(comm.rank(), s.output + ".log.jsonl"); });
 
   const ShardRange shard = shard_range(maps.size(), comm.rank(), comm.size());
-  std::vector<double> power, map(static_cast<std::size_t>(grid.pixels()));
   {
     Progress progress(comm, "measuring", maps.size(), "maps");
     comm.together([&] {
       for (const std::int64_t i : indices_of(shard)) {
-        const std::shared_ptr<const float> values = maps.read(i);
-        std::copy_n(values.get(), map.size(), map.begin());
-        const std::vector<double> one = (*spectrum)(map.data());
-        power.insert(power.end(), one.begin(), one.end());
+        measurement->measure(maps.read(i).get(), maps.name(i));
         progress.add(1);
         report_alive();
       }
     });
   }
   ResultFile result(s.output, comm, "stats");
-  Hdf5Writer& hdf5 = result.hdf5();
-  result.write_index_axis("map", n, "index of the map");
-  hdf5.write_axis("band", spectrum->centres(), "1", "mean multipole of the band");
-  hdf5.write<double>({"/statistics/band_low", {"band"}, "1", "lowest multipole of the band"}, {bands}, s.edges.data());
-  hdf5.write<double>({"/statistics/band_high", {"band"}, "1", "multipole above the band"}, {bands}, s.edges.data() + 1);
-  hdf5.write<double>({"/statistics/band_modes", {"band"}, "1", "modes of the full plane in the band"}, {bands},
-                     spectrum->modes().data());
-  hdf5.write_sharded<double>(
-      {"/statistics/power_spectrum", {"map", "band"}, "sr", "C_l, the mask's coupling taken out"}, {n, bands},
-      static_cast<std::uint64_t>(shard.first), static_cast<std::uint64_t>(shard.count), power.data());
+  measurement->write(result, n, shard);
   result.write_provenance(line.config, 0, inputs, watch.seconds());
   result.commit();
   log::info("wrote " + s.output);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "program.hpp"
+#include "umbriel/data/npy.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
 
 namespace umbriel {
@@ -57,6 +58,123 @@ TEST(StatsProgram, RefusesMapsOfTwoSizesAndAnotherMask) {
     EXPECT_EQ(mask.code, 3) << mask.output;
     EXPECT_NE(mask.output.find("give one of 30 x 30 pixels"), std::string::npos) << mask.output;
     EXPECT_EQ(folder.files(), (std::vector<std::string>{"a.fits", "b.fits", "sizes.toml"}));
+  }
+}
+
+/// Two files of two maps and one, 9 x 11 pixels of ((a y + b x + c x y) mod p) / 128, and mask.npy with two holes.
+void write_rough_maps(const Folder& folder) {
+  const auto map = [](int a, int b, int c, int p) {
+    std::vector<double> out;
+    for (int y = 0; y < 9; ++y) {
+      for (int x = 0; x < 11; ++x) out.push_back((a * y + b * x + c * x * y) % p / 128.0);
+    }
+    return out;
+  };
+  std::vector<double> two = map(37, 91, 13, 101);
+  const std::vector<double> second = map(17, 29, 7, 97), third = map(5, 11, 3, 89);
+  two.insert(two.end(), second.begin(), second.end());
+  write_npy(folder / "a.npy", {2, 9, 11}, two.data());
+  write_npy(folder / "b.npy", {9, 11}, third.data());
+  std::vector<double> mask(99, 1.0);
+  mask[4 * 11 + 5] = mask[0] = 0;
+  write_npy(folder / "mask.npy", {9, 11}, mask.data());
+}
+
+void expect_row(const Hdf5Reader& file, const std::string& name, std::size_t row, const std::vector<double>& expected,
+                double tolerance) {
+  const std::vector<double> all = file.read<double>("/statistics/" + name);
+  ASSERT_EQ(all.size(), 3 * expected.size()) << name;
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(all[row * expected.size() + i], expected[i], tolerance) << name << " " << i;
+}
+
+TEST(StatsProgram, GivesNumpysNumbersOfMapsInRealSpaceOnAnyNumberOfRanks) {
+  const Folder folder;
+  write_rough_maps(folder);
+  folder.write("stats.toml",
+               "[run]\noutput = \"s.h5\"\n[stats]\nmaps = [\"a.npy\", \"b.npy\"]\npixel_arcmin = 0.5\nmask = "
+               "\"mask.npy\"\nmeasure = [\"minkowski\", \"pdf\", \"peaks\", \"minima\"]\npdf_edges = [0, 1, 2, "
+               "3]\npeak_edges = [1, 2, 2.5, 3]\nminimum_edges = [0, 0.3, 1, 2]\nminkowski_edges = [0.5, 1, 2]\n");
+  std::string first;
+  for (const int ranks : {1, 2, 3}) {
+    const Outcome outcome = folder.umbriel("stats stats.toml", ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    const std::string digest = Hdf5Reader(folder / "s.h5").data_digest();
+    if (first.empty()) first = digest;
+    EXPECT_EQ(digest, first) << ranks;
+  }
+  {
+    const Hdf5Reader file(folder / "s.h5");
+    EXPECT_FALSE(file.has("/statistics/power_spectrum"));
+    EXPECT_EQ(file.shape("/statistics/pdf"), (std::vector<std::uint64_t>{3, 3}));
+    EXPECT_EQ(file.read<double>("/pdf_bin"), (std::vector<double>{0.5, 1.5, 2.5}));
+    EXPECT_EQ(file.read<double>("/statistics/peak_bin_high"), (std::vector<double>{2, 2.5, 3}));
+    EXPECT_EQ(file.attribute("/statistics/minkowski_v1", "units"), "arcmin-1");
+    expect_row(file, "standard_deviation", 1, {0.2149054227525637}, 1e-15);
+    expect_row(file, "pdf", 1, {0.30927835051546393, 0.29896907216494845, 0.25773195876288657}, 1e-15);
+    expect_row(file, "peaks", 1, {0, 0, 1}, 0);
+    expect_row(file, "minima", 1, {4, 3, 0}, 0);
+    expect_row(file, "minkowski_v0", 1, {0.6818181818181818, 0.5454545454545454}, 1e-15);
+    expect_row(file, "minkowski_v1", 1, {0.20497662659113092, 0.19935326682785232}, 1e-14);
+    expect_row(file, "minkowski_v2", 1, {-0.0174705468050101, -0.024167345641693764}, 1e-14);
+  }
+  for (const char* dataset : {"pdf", "peaks", "minima", "minkowski_v2"}) {
+    const Outcome outcome = folder.umbriel(
+        "covariance --set covariance.vectors=s.h5 --set run.output=c.h5 --set "
+        "covariance.dataset=/statistics/" +
+        std::string(dataset));
+    EXPECT_EQ(outcome.code, 0) << outcome.output;
+  }
+  // Smoothed by 1.3 pixels, in units of noise that is smoothed too.
+  const Outcome smoothed = folder.umbriel(
+      "stats stats.toml --set stats.smoothing_arcmin=0.65 --set stats.unit=noise --set stats.noise=0.1 --set "
+      "stats.pdf_edges=[10,20,25,30,40]");
+  ASSERT_EQ(smoothed.code, 0) << smoothed.output;
+  const Hdf5Reader file(folder / "s.h5");
+  expect_row(file, "standard_deviation", 1, {0.04954978552681089}, 1e-9);
+  expect_row(file, "pdf", 1, {0.09381443298969072, 0.012371134020618558, 0, 0}, 1e-12);
+}
+
+TEST(StatsProgram, RefusesWhatMakesNoSense) {
+  const Folder folder;
+  write_rough_maps(folder);
+  const std::vector<double> constant(99, 0.25), empty(99, 0.0);
+  write_npy(folder / "constant.npy", {9, 11}, constant.data());
+  write_npy(folder / "empty.npy", {9, 11}, empty.data());
+  std::vector<double> nan = constant;
+  nan[3 * 11 + 4] = NAN;
+  write_npy(folder / "nan.npy", {9, 11}, nan.data());
+  const struct {
+    const char* keys;
+    int code;
+    const char* words;
+  } cases[] = {
+      {"measure=pdf --set stats.maps=constant.npy", 3,
+       "the map is constant, and bins are in units of its standard deviation"},
+      {"measure=pdf --set stats.mask=nan.npy", 3, "pixel y = 3, x = 4"},
+      {"measure=pdf --set stats.mask=empty.npy", 3, "the mask is empty: no pixel is observed"},
+      {"measure=peak", 2, "no statistic is called \"peak\""},
+      {"measure=[]", 2, "there is nothing to measure"},
+      {"pdf_edges=[0,1]", 2, "add \"pdf\" to stats.measure"},
+      {"measure=pdf --set stats.pdf_edges=[0,0]", 2, "the edges of the bins do not increase"},
+      {"measure=peaks --set stats.unit=kappa", 2, "bins in units of convergence have no default"},
+      {"measure=peaks --set stats.unit=noise", 2, "give the standard deviation of the noise"},
+      {"measure=peaks --set stats.noise=0.1", 2, "give stats.unit = \"noise\""},
+      {"measure=peaks --set stats.smoothing_arcmin=9.5", 2, "the maps are smaller than the Gaussian"},
+      {"measure=peaks --set stats.smoothing_arcmin=-1", 2, "outside [0"},
+      {"measure=peaks --set stats.border=closed", 2, "stats.border"},
+      {"peak_bins=3", 2, "unknown key stats.peak_bins"},
+  };
+  for (const auto& [keys, code, words] : cases) {
+    for (const int ranks : {1, 2}) {
+      const Outcome outcome = folder.umbriel(
+          "stats --set run.output=s.h5 --set stats.pixel_arcmin=1 --set "
+          "stats.maps=b.npy --set stats." +
+              std::string(keys),
+          ranks);
+      EXPECT_EQ(outcome.code, code) << keys << outcome.output;
+      EXPECT_NE(outcome.output.find(words), std::string::npos) << keys << outcome.output;
+    }
   }
 }
 
