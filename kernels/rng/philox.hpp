@@ -39,6 +39,7 @@ enum class Purpose : std::uint32_t {
   augmentation = 17,       ///< flips, turns and shifts of training samples
   power_iteration = 18,    ///< first vector of spectral normalisation
   mock_field = 19,         ///< random fields of made-up training data
+  latent = 20,             ///< latent variables of generated maps
 };
 
 /// Address of a stream of elements.

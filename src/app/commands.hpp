@@ -25,6 +25,7 @@ struct CommandLine {
 /// @{ Each returns done or stopped, and throws Error.
 ExitCode run_simulate(const CommandLine& line);
 ExitCode run_train(const CommandLine& line);
+ExitCode run_generate(const CommandLine& line);
 ExitCode run_map(const CommandLine& line);
 ExitCode run_sample(const CommandLine& line);
 ExitCode run_validate(const CommandLine& line);

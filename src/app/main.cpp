@@ -29,10 +29,14 @@ constexpr Command commands[] = {
     {"simulate", "simulate convergence maps with a given power spectrum",
      "Example: umbriel simulate kappa jobs/configs/simulate.toml --set simulate.samples=100", umbriel::run_simulate,
      Command::Takes::target_and_config, "what to simulate: kappa"},
-    {"train", "learn a prior from simulated or observed maps",
+    {"train", "learn a prior, or a model that makes maps, from simulated or observed maps",
      "Example: mpirun -n 2 umbriel train score jobs/configs/prior.toml\n"
      "The same command resumes a run that was stopped (exit code 75).",
-     umbriel::run_train, Command::Takes::target_and_config, "what to train: score"},
+     umbriel::run_train, Command::Takes::target_and_config, "what to train: score, flow"},
+    {"generate", "make new maps with a trained model",
+     "Example: mpirun -n 2 umbriel generate kappa --set generate.model=flow.safetensors --set generate.samples=10000\n"
+     "The same command resumes a run that was stopped (exit code 75).",
+     umbriel::run_generate, Command::Takes::target_and_config, "what to generate: kappa"},
     {"map", "Kaiser-Squires, Wiener and maximum-posterior maps of a survey, as FITS",
      "Example: umbriel map jobs/configs/cosmos.toml", umbriel::run_map, Command::Takes::config},
     {"sample", "sample the posterior of the convergence given a survey",

@@ -1,4 +1,5 @@
-// umbriel train score: learns the score of smoothed convergence fields, data-parallel over ranks.
+// umbriel train: learns a prior or a model of maps, data-parallel over ranks.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -9,20 +10,22 @@
 #include "umbriel/app/problem.hpp"
 #include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
+#include "umbriel/models/flow_model.hpp"
 #include "umbriel/models/score_task.hpp"
 #include "umbriel/nn/initialise.hpp"
 
 namespace umbriel {
 namespace {
 
-nn::TrainerOptions read_training(const Config& config, bool whitened) {
+/// @param rate  default
+nn::TrainerOptions read_training(const Config& config, double rate) {
   nn::TrainerOptions o;
   o.steps = config.integer("train.steps", 10000, 1, std::int64_t{1} << 40);
   o.seed = read_seed(config);
   nn::Schedule& schedule = o.schedule;
   schedule.kind = nn::Schedule::kind_named(
       config.choice("train.schedule", "cosine", {"constant", "steps", "cosine", "inverse-square-root"}));
-  schedule.rate = config.number("train.learning_rate", whitened ? 2e-3 : 1e-4, 1e-12, 10);
+  schedule.rate = config.number("train.learning_rate", rate, 1e-12, 10);
   schedule.warm_up = config.integer("train.warm_up", 300, 0);
   schedule.total = o.steps;
   schedule.last = config.number("train.last_rate", 0, 0, schedule.rate);
@@ -63,6 +66,65 @@ std::string identity_of(const Config& config, const std::vector<InputFile>& inpu
   return identity + "ranks = " + std::to_string(ranks) + "\n";
 }
 
+/// What a word after `train` stands for.
+struct Target {
+  std::unique_ptr<nn::TrainingTask> task;
+  double rate = 0;  ///< default of the learning rate
+  std::string description;
+  double flops = 0, bytes = 0;  ///< of a step on this rank
+  std::vector<InputFile> inputs;
+  std::function<void(std::uint64_t seed, nn::Initialisation scheme)> initialise;
+  std::function<void(const std::string& path, const View1<float>& values, nn::Metadata record)> save;
+};
+
+template <class Task>
+Target describe(std::unique_ptr<Task> task, double rate) {
+  Target target;
+  target.rate = rate;
+  target.description = task->describe();
+  target.flops = task->flops();
+  target.bytes = task->bytes();
+  target.inputs = task->inputs();
+  target.task = std::move(task);
+  return target;
+}
+
+Target score_target(const Communicator& comm, const Config& config, const nn::Options& compute) {
+  auto owned = std::make_unique<ScoreTask>(comm, config, read_seed(config), compute);
+  ScoreTask* const task = owned.get();
+  Target target = describe(std::move(owned), task->model().settings().whitened ? 2e-3 : 1e-4);
+  target.initialise = [task](std::uint64_t seed, nn::Initialisation scheme) {
+    nn::initialise(task->parameters(), seed, scheme);
+  };
+  target.save = [task, &config](const std::string& path, const View1<float>& values, nn::Metadata record) {
+    record["umbriel.power_spectrum"] = task->spectrum_text();
+    record["umbriel.pixel_arcmin"] = task->pixels_text();
+    if (config.has("data.simulate") && config.text("data.simulate.kind", "lognormal") == "lognormal") {
+      char text[32];
+      std::snprintf(text, sizeof text, "%.9g", config.number("data.simulate.kappa0", 0.05));
+      record["umbriel.kappa0"] = text;
+    }
+    task->model().save(path, values, std::move(record));
+  };
+  return target;
+}
+
+Target flow_target(const Communicator& comm, const Config& config, const nn::Options& compute) {
+  auto owned = std::make_unique<FlowTask>(comm, config, read_seed(config), compute);
+  FlowTask* const task = owned.get();
+  Target target = describe(std::move(owned), 1e-3);
+  target.initialise = [task](std::uint64_t seed, nn::Initialisation scheme) { task->flow().initialise(seed, scheme); };
+  target.save = [task](const std::string& path, const View1<float>& values, nn::Metadata record) {
+    task->record().save(path, task->parameters(), values, std::move(record));
+  };
+  return target;
+}
+
+Target make_target(const std::string& name, const Communicator& comm, const Config& config,
+                   const nn::Options& compute) {
+  return name == "score" ? score_target(comm, config, compute) : flow_target(comm, config, compute);
+}
+
 }  // namespace
 
 ExitCode run_train(const CommandLine& line) {
@@ -70,24 +132,27 @@ ExitCode run_train(const CommandLine& line) {
   const Config& config = line.config;
   std::string output;
   comm.together([&] {
-    require(line.arguments == std::vector<std::string>{"score"}, ExitCode::usage,
-            "umbriel cannot train " + line.arguments.front(), "umbriel train", "the target there is: score");
+    const std::vector<std::string> targets = {"score", "flow"};
+    require(line.arguments.size() == 1 && std::count(targets.begin(), targets.end(), line.arguments[0]) == 1,
+            ExitCode::usage, "umbriel cannot train " + line.arguments.front(), "umbriel train",
+            "the targets there are: score, flow");
     output = read_output(config);
   });
   nn::Options compute;
   comm.together([&] { compute = read_compute(config); });
   compute.comm = comm;
-  ScoreTask task(comm, config, read_seed(config), compute);
+  const Target target = make_target(line.arguments[0], comm, config, compute);
+  nn::TrainingTask& task = *target.task;
   nn::TrainerOptions options;
   nn::Initialisation initial{};
   comm.together([&] {
-    options = read_training(config, task.model().settings().whitened);
+    options = read_training(config, target.rate);
     initial = nn::initialisation_named(
         config.choice("train.initialisation", "he-normal",
                       {"he-normal", "he-uniform", "glorot-normal", "glorot-uniform", "pytorch"}));
     config.reject_unknown_keys();
     options.stem = stem_of(output);
-    options.identity = identity_of(config, task.inputs(), comm.size());
+    options.identity = identity_of(config, target.inputs, comm.size());
     options.judge = [now = options.identity, overridden = line.override_checkpoint](const auto& then,
                                                                                     const auto& path) {
       require_same_configuration(now, then, path, overridden);
@@ -96,26 +161,26 @@ ExitCode run_train(const CommandLine& line) {
   const nn::ParameterSet& set = task.parameters();
   char text[160];
   std::snprintf(text, sizeof text, "%.3g million parameters, %.3g GFLOP a step and rank, %s a rank",
-                1e-6 * static_cast<double>(set.count()), 1e-9 * task.flops(), human_bytes(task.bytes()).c_str());
+                1e-6 * static_cast<double>(set.count()), 1e-9 * target.flops, human_bytes(target.bytes).c_str());
   // Weights, their average and the optimiser's two moments, in three generations; a line of metrics a step.
   const double disk = 3 * 16.0 * static_cast<double>(set.count()) + 60.0 * static_cast<double>(options.steps);
   if (line.dry_run) {
-    print_dry_run(line, {task.describe(), text, "disk: " + human_bytes(disk)});
+    print_dry_run(line, {target.description, text, "disk: " + human_bytes(disk)});
     return ExitCode::done;
   }
 
   const Job job(comm, output, read_run_limits(config), disk, true);
   comm.together([&] { log::start(comm.rank(), output + ".log.jsonl"); });
-  log::info("umbriel train score on " + std::to_string(comm.size()) + " rank(s), " + device_name());
-  log::info(task.describe());
+  const std::string command = "train " + line.arguments[0];
+  log::info("umbriel " + command + " on " + std::to_string(comm.size()) + " rank(s), " + device_name());
+  log::info(target.description);
   log::info(text);
-  nn::initialise(set, read_seed(config), initial);
+  target.initialise(read_seed(config), initial);
   const Space space;
   nn::Trainer trainer(comm, task, options);
   trainer.resume();
   if (!trainer.run(space)) {
-    log::info("stopped before the end; to go on, run the same command again: " +
-              command_to_resume(line, "train score"));
+    log::info("stopped before the end; to go on, run the same command again: " + command_to_resume(line, command));
     return ExitCode::stopped;
   }
 
@@ -124,7 +189,7 @@ ExitCode run_train(const CommandLine& line) {
   record["umbriel.version"] = version() + " (" + git_revision() + ")";
   record["umbriel.trained"] = utc_now();
   record["umbriel.training"] = config.resolved();
-  record["umbriel.data"] = task.describe();
+  record["umbriel.data"] = target.description;
   record["umbriel.ranks"] = std::to_string(comm.size());
   record["umbriel.device"] = device_name();
   std::snprintf(text, sizeof text, "%.0f", history.seconds.empty() ? 0.0 : history.seconds.back());
@@ -133,18 +198,12 @@ ExitCode run_train(const CommandLine& line) {
     std::snprintf(text, sizeof text, "%.5f", history.values[history.values.size() - history.names.size() + i]);
     record["umbriel.validation." + history.names[i]] = text;
   }
-  record["umbriel.power_spectrum"] = task.spectrum_text();
-  record["umbriel.pixel_arcmin"] = task.pixels_text();
-  if (config.has("data.simulate") && config.text("data.simulate.kind", "lognormal") == "lognormal") {
-    std::snprintf(text, sizeof text, "%.9g", config.number("data.simulate.kappa0", 0.05));
-    record["umbriel.kappa0"] = text;
-  }
   std::string inputs;
-  for (const InputFile& input : task.inputs())  // names alone: the file travels, folders do not
+  for (const InputFile& input : target.inputs)  // names alone: the file travels, folders do not
     inputs += input.sha256 + "  " + std::filesystem::path(input.path).filename().string() + "\n";
   record["umbriel.inputs"] = inputs;
   comm.together([&] {
-    if (comm.is_root()) task.model().save(output, trainer.averaged(), record);
+    if (comm.is_root()) target.save(output, trainer.averaged(), record);
   });
   trainer.remove_checkpoint();
   log::info("wrote " + output);

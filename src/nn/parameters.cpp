@@ -14,7 +14,8 @@ std::int64_t size_of(const std::vector<int>& shape) {
 }
 
 int declare(std::vector<Parameter>& list, std::int64_t& extent, Parameter parameter) {
-  const bool known = std::any_of(list.begin(), list.end(), [&](const Parameter& p) { return p.name == parameter.name; });
+  const bool known =
+      std::any_of(list.begin(), list.end(), [&](const Parameter& p) { return p.name == parameter.name; });
   require(!known, ExitCode::usage, "two parameters have one name", parameter.name, "give each layer a name of its own");
   parameter.size = size_of(parameter.shape);
   parameter.offset = extent;
@@ -44,6 +45,14 @@ void ParameterSet::allocate() {
   const Kokkos::View<const float*, HostMemory, Kokkos::MemoryUnmanaged> initial(buffer_initial_.data(),
                                                                                 buffer_initial_.size());
   Kokkos::deep_copy(buffer_values_, initial);
+}
+
+void ParameterSet::bind(const View1<float>& values, const View1<float>& gradients) {
+  const auto extent = static_cast<std::size_t>(extent_);
+  require(values.size() >= extent && (gradients.size() == 0 || gradients.size() >= extent) && buffers_.empty(),
+          ExitCode::usage, "a set of parameters does not fit the arrays that it is bound to", "ParameterSet::bind");
+  values_ = values;
+  gradients_ = gradients;
 }
 
 std::int64_t ParameterSet::count() const {

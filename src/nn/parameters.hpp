@@ -17,12 +17,12 @@ namespace umbriel::nn {
 enum class Role { convolution, transposed_convolution, dense, bias, scale, shift, other };
 
 struct Parameter {
-  std::string name;         ///< "down.0.1.body.0.weight": the path of its layer, as PyTorch names it
+  std::string name;  ///< "down.0.1.body.0.weight": the path of its layer, as PyTorch names it
   Role role = Role::other;
   std::vector<int> shape;   ///< our layout
   std::int64_t offset = 0;  ///< first element in the flat array
   std::int64_t size = 0;
-  bool spectral = false;    ///< its spectral norm is kept at most 1
+  bool spectral = false;  ///< its spectral norm is kept at most 1
   bool starts_at_zero = false;
 };
 
@@ -40,10 +40,16 @@ class ParameterSet {
   /// Has `initialise` set this parameter to zero: the last layer of a residual branch, which then starts as nothing.
   void start_at_zero(ParameterId id) { parameters_[static_cast<std::size_t>(id.index)].starts_at_zero = true; }
   void allocate();
+  /// In place of `allocate`: this set's arrays are parts of others, where another set has the same parameters in the
+  /// same order. A tape that was recorded with this set runs on what it is bound to.
+  /// @param values, gradients  [>= extent] from the first of these parameters on; gradients may be empty
+  void bind(const View1<float>& values, const View1<float>& gradients);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   const std::vector<Parameter>& buffers() const { return buffers_; }
   const Parameter& operator[](ParameterId id) const { return parameters_[static_cast<std::size_t>(id.index)]; }
+  /// Floats of the flat arrays.
+  std::int64_t extent() const { return extent_; }
   /// Number of parameters, without the gaps between them.
   std::int64_t count() const;
 

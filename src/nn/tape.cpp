@@ -37,8 +37,8 @@ Tape::Tape(const ParameterSet& parameters, bool training, Options options)
 
 Tape::~Tape() = default;
 
-Value Tape::input(Extents extents) {
-  nodes_.push_back({extents, -1, false, {}, -1, 0, 0, 0});
+Value Tape::input(Extents extents, bool wants_gradient) {
+  nodes_.push_back({extents, -1, wants_gradient && training_, {}, -1, 0, 0, 0});
   inputs_.push_back({static_cast<int>(nodes_.size()) - 1});
   return inputs_.back();
 }

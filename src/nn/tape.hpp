@@ -73,7 +73,8 @@ class Tape {
   Tape& operator=(const Tape&) = delete;
 
   // --- recording ---
-  Value input(Extents extents);
+  /// @param wants_gradient  its gradient is found as well
+  Value input(Extents extents, bool wants_gradient = false);
   Scalars scalars(int n);
   /// Appends an operation whose result has these extents.
   Value record(std::unique_ptr<Operation> operation, Extents output);

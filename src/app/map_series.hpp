@@ -1,0 +1,36 @@
+/// Maps drawn one by one, sharded over ranks: what `simulate kappa` and `generate` have in common.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "umbriel/app/job.hpp"
+#include "umbriel/app/problem.hpp"
+#include "umbriel/core/views.hpp"
+
+namespace umbriel {
+
+struct MapSeries {
+  std::string command;  ///< "simulate kappa"
+  std::string doing;    ///< "simulating"
+  std::string dataset;  ///< "/simulation/kappa"
+  std::string output;
+  std::string identity;  ///< what a checkpoint must agree with
+  RunLimits limits;
+  std::uint64_t seed = 0;
+  std::int64_t samples = 0;
+  Grid grid;
+  double pixel_arcmin = 0;
+  std::vector<InputRecord> inputs;
+  int batch = 16;  ///< maps drawn at once
+  /// out[i] <- map first + i, i < n <= batch; a function of that number alone.
+  std::function<void(std::int64_t first, int n, const MapBatch& out)> draw;
+};
+
+/// Draws the maps and writes the result, with checkpoints of what is drawn in between. Collective.
+/// @return done or stopped
+/// @throws Error
+ExitCode draw_series(const CommandLine& line, const Stopwatch& watch, const MapSeries& series);
+
+}  // namespace umbriel

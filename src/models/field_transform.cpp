@@ -1,0 +1,296 @@
+#include "umbriel/models/field_transform.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <map>
+#include <numbers>
+
+#include "umbriel/maps/radial_bins.hpp"
+
+namespace umbriel {
+namespace {
+
+struct Logarithm {
+  MapBatch maps, fields;
+  float kappa0, least, mean;
+  bool lognormal;
+  /// The term of -ln |du / dkappa|.
+  KOKKOS_INLINE_FUNCTION double operator()(int n, int y, int x) const {
+    if (!lognormal) {
+      fields(n, y, x) = maps(n, y, x) - mean;
+      return 0;
+    }
+    const float shifted = maps(n, y, x) + kappa0;
+    const float u = math::log(shifted < least ? least : shifted);
+    fields(n, y, x) = u - mean;
+    return static_cast<double>(u);
+  }
+};
+
+struct Exponential {
+  MapBatch maps;
+  float kappa0, mean;
+  bool lognormal;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    const float u = maps(n, y, x) + mean;
+    maps(n, y, x) = lognormal ? math::exp(u) - kappa0 : u;
+  }
+};
+
+struct FinishJacobian {
+  View1<double> out;
+  double whitening;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const { out(n) = whitening - out(n); }
+};
+
+struct Filter {
+  SpectrumBatch spectra;
+  View2<float> factors;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int ky, int kx) const {
+    const Complex a = spectra(n, ky, kx);
+    spectra(n, ky, kx) = Complex(factors(ky, kx) * a.real(), factors(ky, kx) * a.imag());
+  }
+};
+
+/// Modes that (ky, kx) of the half plane stands for.
+double weight(Grid grid, int kx) { return kx == 0 || 2 * kx == grid.width ? 1 : 2; }
+
+/// Mean power of u over modes of like multipole.
+class Spectrum {
+ public:
+  Spectrum(Grid grid, double pixel_arcmin, std::int64_t maps) : grid_(grid), fft_(grid) {
+    // Modes of one multipole are one bin, and neighbours join until a bin's power is known to some percent.
+    std::map<long, std::vector<int>> rings;  // by multipole, to a thousandth of the lowest
+    const double lowest = std::min(multipole(grid, pixel_arcmin, 0, 1), multipole(grid, pixel_arcmin, 1, 0));
+    for (int ky = 0; ky < grid.height; ++ky) {
+      for (int kx = 0; kx < grid.half_width(); ++kx)
+        rings[std::lround(1000 * multipole(grid, pixel_arcmin, ky, kx) / lowest)].push_back(ky * grid.half_width() +
+                                                                                            kx);
+    }
+    const double enough = std::clamp(16000.0 / static_cast<double>(maps), 4.0, 64.0);
+    bin_.resize(static_cast<std::size_t>(grid.modes()));
+    for (const auto& [ring, members] : rings) {
+      if (modes_.empty() || modes_.back() >= enough || modes_.size() == 1) {  // the mean of maps stands alone
+        modes_.push_back(0);
+        multipoles.push_back(0);
+      }
+      for (const int mode : members) {
+        const int ky = mode / grid.half_width(), kx = mode % grid.half_width();
+        bin_[static_cast<std::size_t>(mode)] = modes_.size() - 1;
+        modes_.back() += weight(grid, kx);
+        multipoles.back() += weight(grid, kx) * multipole(grid, pixel_arcmin, ky, kx);
+      }
+    }
+    for (std::size_t b = 0; b < modes_.size(); ++b) multipoles[b] /= modes_[b];
+  }
+
+  /// @param values  [n, H, W]
+  std::vector<double> operator()(const HostMaps& values) const {
+    const MapBatch maps = on_device(values);
+    const int n = static_cast<int>(values.extent(0));
+    const SpectrumBatch spectra("umbriel::fitted_spectra", static_cast<std::size_t>(n),
+                                static_cast<std::size_t>(grid_.height), static_cast<std::size_t>(grid_.half_width()));
+    const Space space;
+    fft_.forward(space, maps, spectra, n);
+    space.fence();
+    const auto host = on_host(spectra);
+    std::vector<double> power(modes_.size(), 0);
+    for (int i = 0; i < n; ++i) {
+      for (int ky = 0; ky < grid_.height; ++ky) {
+        for (int kx = 0; kx < grid_.half_width(); ++kx) {
+          const Complex a = host(i, ky, kx);
+          const double square = static_cast<double>(a.real()) * static_cast<double>(a.real()) +
+                                static_cast<double>(a.imag()) * static_cast<double>(a.imag());
+          power[bin_[static_cast<std::size_t>(ky * grid_.half_width() + kx)]] += weight(grid_, kx) * square;
+        }
+      }
+    }
+    for (std::size_t b = 0; b < power.size(); ++b)
+      power[b] /= modes_[b] * static_cast<double>(grid_.pixels()) * static_cast<double>(n);
+    return power;
+  }
+
+  /// 1/2 sum over modes of ln P, a pixel.
+  double entropy(const std::vector<double>& power) const {
+    double sum = 0;
+    for (std::size_t b = 0; b < power.size(); ++b) sum += modes_[b] * std::log(power[b]);
+    return 0.5 * sum / static_cast<double>(grid_.pixels());
+  }
+
+  std::vector<double> multipoles;  ///< of the bins
+
+ private:
+  Grid grid_;
+  RealFft fft_;
+  std::vector<std::size_t> bin_;  // of each mode
+  std::vector<double> modes_;     // in each bin
+};
+
+struct Logarithms {
+  HostMaps values;
+  double mean = 0;
+};
+
+/// ln(kappa + kappa0) less its mean; without kappa0, kappa less its mean.
+Logarithms logarithms(const HostMaps& maps, bool lognormal, double kappa0) {
+  Logarithms result{HostMaps("umbriel::logarithms", maps.extent(0), maps.extent(1), maps.extent(2)), 0};
+  std::vector<double> values(maps.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const auto kappa = static_cast<double>(maps.data()[i]);
+    values[i] = lognormal ? std::log(kappa + kappa0) : kappa;
+    result.mean += values[i];
+  }
+  result.mean /= static_cast<double>(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) result.values.data()[i] = static_cast<float>(values[i] - result.mean);
+  return result;
+}
+
+/// Minimum of f in [a, b] by golden sections.
+template <class F>
+double minimum(double a, double b, const F& f) {
+  const double ratio = 1 / std::numbers::phi;
+  double c = b - ratio * (b - a), d = a + ratio * (b - a);
+  double fc = f(c), fd = f(d);
+  for (int i = 0; i < 24; ++i) {
+    if (fc < fd) {
+      b = d, d = c, fd = fc;
+      c = b - ratio * (b - a), fc = f(c);
+    } else {
+      a = c, c = d, fc = fd;
+      d = a + ratio * (b - a), fd = f(d);
+    }
+  }
+  return 0.5 * (a + b);
+}
+
+}  // namespace
+
+std::string FieldTransformSettings::spectrum_text() const {
+  std::string text;
+  char line[64];
+  for (std::size_t i = 0; i < multipole.size(); ++i) {
+    std::snprintf(line, sizeof line, "%.9g %.9g\n", multipole[i], power[i]);
+    text += line;
+  }
+  return text;
+}
+
+FieldTransformSettings fit_field_transform(const Config& config, const HostMaps& maps, double pixel_arcmin) {
+  FieldTransformSettings s;
+  s.lognormal = config.choice("field.transform", "lognormal", {"lognormal", "linear"}) == "lognormal";
+  const bool whiten = config.flag("field.whiten", true);
+  const Grid grid{static_cast<int>(maps.extent(1)), static_cast<int>(maps.extent(2))};
+  double least = std::numeric_limits<double>::infinity(), sum = 0, squares = 0;
+  for (std::size_t i = 0; i < maps.size(); ++i) {
+    const auto value = static_cast<double>(maps.data()[i]);
+    least = std::min(least, value);
+    sum += value;
+    squares += value * value;
+  }
+  const auto count = static_cast<double>(maps.size());
+  const double deviation = std::sqrt(std::max(0.0, squares / count - sum / count * (sum / count)));
+  require(deviation > 0, ExitCode::input, "the training maps do not vary", config.where("data"),
+          "give maps that differ from pixel to pixel");
+  const Spectrum spectrum(grid, pixel_arcmin, static_cast<std::int64_t>(maps.extent(0)));
+  if (s.lognormal) {
+    const double lowest = -least + 0.02 * deviation;  // nearer, a single pixel makes the likelihood infinite
+    if (config.has("field.kappa0")) {
+      s.kappa0 = config.number("field.kappa0", std::nullopt, 1e-9, 1e9);
+      require(s.kappa0 > -least, ExitCode::input,
+              "a training map reaches " + std::to_string(least) + ", not above -field.kappa0",
+              config.where("field.kappa0"), "give a larger one, or leave it out to have it fitted");
+    } else {
+      const auto used = std::min<std::size_t>(maps.extent(0), 128);
+      const auto some = Kokkos::subview(maps, std::make_pair(std::size_t{0}, used), Kokkos::ALL, Kokkos::ALL);
+      const double low = std::log(lowest), high = std::log(lowest + 100 * deviation);
+      s.kappa0 = std::exp(minimum(low, high, [&](double log_kappa0) {
+        const Logarithms u = logarithms(some, true, std::exp(log_kappa0));
+        return spectrum.entropy(spectrum(u.values)) + u.mean;
+      }));
+    }
+  }
+  const Logarithms u = logarithms(maps, s.lognormal, s.kappa0);
+  s.mean = u.mean;
+  if (whiten) {
+    s.multipole = spectrum.multipoles;
+    s.power = spectrum(u.values);
+    // Where the maps have no power, as simulated ones have no mean, there is rounding, which must not be made large.
+    const double most = *std::max_element(s.power.begin(), s.power.end());
+    for (double& power : s.power) power = std::max(power, 1e-10 * most);
+    if (s.power.size() > 1) s.power[0] = std::max(s.power[0], 1e-3 * s.power[1]);
+    require(std::all_of(s.power.begin(), s.power.end(), [](double p) { return p > 0; }), ExitCode::input,
+            "the training maps have no power at some multipole", config.where("data"),
+            "give maps that are not smoothed away, or set field.whiten = false");
+  } else {
+    double variance = 0;
+    for (std::size_t i = 0; i < u.values.size(); ++i)
+      variance += static_cast<double>(u.values.data()[i]) * static_cast<double>(u.values.data()[i]);
+    s.multipole = {1};
+    s.power = {variance / count};
+  }
+  return s;
+}
+
+FieldTransform::FieldTransform(const FieldTransformSettings& settings, Grid grid, double pixel_arcmin)
+    : settings_(settings),
+      fft_(grid),
+      whiten_("umbriel::whiten", grid.height, grid.half_width()),
+      colour_("umbriel::colour", grid.height, grid.half_width()) {
+  const auto whiten = Kokkos::create_mirror_view(HostMemory{}, whiten_);
+  const auto colour = Kokkos::create_mirror_view(HostMemory{}, colour_);
+  const std::vector<double>&l = settings.multipole, &p = settings.power;
+  for (int ky = 0; ky < grid.height; ++ky) {
+    for (int kx = 0; kx < grid.half_width(); ++kx) {
+      const double at = multipole(grid, pixel_arcmin, ky, kx);
+      const auto above = static_cast<std::size_t>(std::lower_bound(l.begin(), l.end(), at) - l.begin());
+      double power = p[std::min(above, p.size() - 1)];
+      // The first bin is the mean of the map, from which nothing is interpolated.
+      if (above > 1 && above < l.size() && l[above] > at) {
+        const double t = std::log(at / l[above - 1]) / std::log(l[above] / l[above - 1]);
+        power = std::exp((1 - t) * std::log(p[above - 1]) + t * std::log(p[above]));
+      }
+      log_jacobian_ -= 0.5 * weight(grid, kx) * std::log(power);
+      const auto pixels = static_cast<double>(grid.pixels());  // the transforms are not scaled
+      whiten(ky, kx) = static_cast<float>(1 / (std::sqrt(power) * pixels));
+      colour(ky, kx) = static_cast<float>(std::sqrt(power) / pixels);
+    }
+  }
+  Kokkos::deep_copy(whiten_, whiten);
+  Kokkos::deep_copy(colour_, colour);
+}
+
+void FieldTransform::filter(const Space& space, const MapBatch& from, int n, const View2<float>& factors,
+                            const MapBatch& to) {
+  const Grid grid = fft_.grid();
+  if (static_cast<int>(spectra_.extent(0)) < n) {
+    spectra_ = SpectrumBatch("umbriel::field_spectra", n, grid.height, grid.half_width());
+    sums_ = SumWorkspace(n, grid.height);
+  }
+  fft_.forward(space, from, spectra_, n);
+  for_each_element("umbriel::filter_fields", space, n, grid.height, grid.half_width(), Filter{spectra_, factors});
+  fft_.inverse(space, spectra_, to, n);
+}
+
+void FieldTransform::forward(const Space& space, const MapBatch& maps, int n, const MapBatch& fields,
+                             const View1<double>& log_jacobian) {
+  const Grid grid = fft_.grid();
+  if (static_cast<int>(sums_.rows.extent(0)) < n) sums_ = SumWorkspace(n, grid.height);
+  sum_each_map(
+      "umbriel::field_logarithm", space, n, grid.height, grid.width, sums_, log_jacobian,
+      Logarithm{maps, fields, static_cast<float>(settings_.kappa0), static_cast<float>(1e-3 * settings_.kappa0),
+                static_cast<float>(settings_.mean), settings_.lognormal});
+  Kokkos::parallel_for("umbriel::field_jacobian", Range(space, 0, n), FinishJacobian{log_jacobian, log_jacobian_});
+  filter(space, fields, n, whiten_, fields);
+}
+
+void FieldTransform::inverse(const Space& space, const MapBatch& fields, int n, const MapBatch& maps) {
+  const Grid grid = fft_.grid();
+  filter(space, fields, n, colour_, maps);
+  for_each_element(
+      "umbriel::field_exponential", space, n, grid.height, grid.width,
+      Exponential{maps, static_cast<float>(settings_.kappa0), static_cast<float>(settings_.mean), settings_.lognormal});
+}
+
+}  // namespace umbriel

@@ -1,0 +1,61 @@
+/// Brings maps to where generative models learn: near to white noise of unit variance, by a map of their own that is
+/// invertible and of known Jacobian.
+///
+///   u = ln(kappa + kappa0) - mean   "lognormal", or u = kappa - mean, "linear"
+///   x = F^-1[F[u] / sqrt(P)]        P(l) the power of u, both fitted to the training maps
+///   ln |dx / dkappa| = - sum over pixels of ln(kappa + kappa0) - 1/2 sum over modes of ln P
+///
+/// A lognormal field whose maps are periodic is white noise then, exactly; what a model has to learn is how the field
+/// differs from one. Not "whitened", P is one number, the variance of u.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "umbriel/base/config.hpp"
+#include "umbriel/core/loops.hpp"
+#include "umbriel/fft/real_fft.hpp"
+#include "umbriel/nn/safetensors.hpp"
+
+namespace umbriel {
+
+struct FieldTransformSettings {
+  bool lognormal = true;
+  double kappa0 = 0, mean = 0;
+  std::vector<double> multipole, power;  ///< power a mode of the orthonormal transform; between, linear in logarithms
+
+  /// As lines "multipole power".
+  std::string spectrum_text() const;
+};
+
+/// Fits to maps.
+///   field.transform = "lognormal"  or "linear"
+///   field.kappa0                   default: that of the largest likelihood of a lognormal field
+///   field.whiten = true
+/// @param maps  [n, H, W] on the host
+/// @throws Error(usage); Error(input) for maps without variance, or below -kappa0
+FieldTransformSettings fit_field_transform(const Config& config, const HostMaps& maps, double pixel_arcmin);
+
+class FieldTransform {
+ public:
+  FieldTransform(const FieldTransformSettings& settings, Grid grid, double pixel_arcmin);
+
+  /// fields[i] <- transform of maps[i], i < n. Where a map reaches below -kappa0, as none of the training maps does, it
+  /// is taken to be a thousandth of kappa0 above.
+  /// @param log_jacobian  [>= n] float64, ln |dx / dkappa|
+  void forward(const Space& space, const MapBatch& maps, int n, const MapBatch& fields,
+               const View1<double>& log_jacobian);
+  void inverse(const Space& space, const MapBatch& fields, int n, const MapBatch& maps);
+
+ private:
+  void filter(const Space& space, const MapBatch& from, int n, const View2<float>& factors, const MapBatch& to);
+
+  FieldTransformSettings settings_;
+  RealFft fft_;
+  View2<float> whiten_, colour_;  ///< [ky, kx]
+  double log_jacobian_ = 0;       ///< of the whitening
+  SpectrumBatch spectra_;
+  SumWorkspace sums_;
+};
+
+}  // namespace umbriel

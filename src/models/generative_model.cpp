@@ -1,0 +1,86 @@
+#include "umbriel/models/generative_model.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <sstream>
+
+#include "umbriel/models/flow_model.hpp"
+
+namespace umbriel {
+namespace {
+
+constexpr const char* format_key = "umbriel.format";
+constexpr const char* format_name = "umbriel maps 1";
+
+std::string exact(double value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.17g", value);
+  return text;
+}
+
+}  // namespace
+
+void GenerativeModelRecord::save(const std::string& path, const nn::ParameterSet& parameters,
+                                 const View1<float>& values, nn::Metadata more) const {
+  more[format_key] = format_name;
+  more["umbriel.kind"] = kind;
+  more["umbriel.config"] = config;
+  more["umbriel.width"] = std::to_string(grid.width);
+  more["umbriel.height"] = std::to_string(grid.height);
+  more["umbriel.pixel_arcmin"] = exact(pixel_arcmin);
+  more["umbriel.field"] = field.lognormal ? "lognormal" : "linear";
+  more["umbriel.field.kappa0"] = exact(field.kappa0);
+  more["umbriel.field.mean"] = exact(field.mean);
+  more["umbriel.field.power"] = field.spectrum_text();
+  nn::save_weights(path, parameters, values, more);
+}
+
+GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
+  const nn::Metadata metadata = nn::SafetensorsFile(path).metadata();
+  const std::string remedy = "give a file that `umbriel train flow` wrote";
+  const auto entry = [&](const std::string& key) {
+    const auto found = metadata.find(key);
+    require(found != metadata.end(), ExitCode::input, "the metadata lack " + key, path, remedy);
+    return found->second;
+  };
+  const auto number = [&](const std::string& key, double low, double high) {
+    std::istringstream text(entry(key));
+    double value = NAN;
+    text >> value;
+    require(value >= low && value <= high, ExitCode::input, key + " in the metadata is not a number in its range", path,
+            remedy);
+    return value;
+  };
+  require(entry(format_key) == format_name, ExitCode::input, "the file holds another kind of model, or a later version",
+          path, remedy);
+  GenerativeModelRecord record;
+  record.kind = entry("umbriel.kind");
+  record.config = entry("umbriel.config");
+  record.grid = {static_cast<int>(number("umbriel.height", 2, 65536)),
+                 static_cast<int>(number("umbriel.width", 2, 65536))};
+  record.pixel_arcmin = number("umbriel.pixel_arcmin", 1e-4, 1e4);
+  record.field.lognormal = entry("umbriel.field") == "lognormal";
+  record.field.kappa0 = number("umbriel.field.kappa0", 0, 1e9);
+  record.field.mean = number("umbriel.field.mean", -1e9, 1e9);
+  std::istringstream lines(entry("umbriel.field.power"));
+  double multipole = 0, power = 0;
+  while (lines >> multipole >> power) {
+    const bool rising = record.field.multipole.empty() || multipole > record.field.multipole.back();
+    require(rising && multipole >= 0 && power > 0 && std::isfinite(power), ExitCode::input,
+            "umbriel.field.power in the metadata is not a spectrum", path, remedy);
+    record.field.multipole.push_back(multipole);
+    record.field.power.push_back(power);
+  }
+  require(lines.eof() && !record.field.power.empty(), ExitCode::input,
+          "umbriel.field.power in the metadata is not a spectrum", path, remedy);
+  return record;
+}
+
+std::unique_ptr<MapGenerator> make_generator(const std::string& path, const GenerativeModelRecord& record,
+                                             const Config&, const nn::Options& options) {
+  require(record.kind == "flow", ExitCode::input, "there is no model of the kind \"" + record.kind + "\"", path,
+          "give a file that this version of umbriel wrote");
+  return make_flow_generator(path, record, options);
+}
+
+}  // namespace umbriel

@@ -1,0 +1,46 @@
+/// Models that make new maps: what `train flow` writes and `generate` reads, by name.
+///
+/// Their files are safetensors with the network's settings, those of the transform, and the size of maps as metadata.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "umbriel/base/config.hpp"
+#include "umbriel/models/field_transform.hpp"
+#include "umbriel/nn/tape.hpp"
+#include "umbriel/nn/weights.hpp"
+
+namespace umbriel {
+
+/// What a model was trained on.
+struct GenerativeModelRecord {
+  std::string kind;    ///< "flow"
+  std::string config;  ///< TOML: what the network is made from
+  Grid grid;
+  double pixel_arcmin = 0;
+  FieldTransformSettings field;
+
+  /// Writes weights `values` with all this and `more` as metadata. For one rank.
+  void save(const std::string& path, const nn::ParameterSet& parameters, const View1<float>& values,
+            nn::Metadata more) const;
+  /// @throws Error(input) for a file that is not one, Error(file_system)
+  static GenerativeModelRecord load(const std::string& path);
+};
+
+class MapGenerator {
+ public:
+  virtual ~MapGenerator() = default;
+  /// Maps that it makes at once, at most.
+  virtual int batch() const = 0;
+  /// out[i] <- map first + i, i < n <= batch(): a function of the seed and that number alone.
+  /// @param out  [>= n, H, W]
+  virtual void draw(const Space& space, std::uint64_t seed, std::int64_t first, int n, const MapBatch& out) = 0;
+};
+
+/// @param config  keys of how it draws, where a kind has any
+/// @throws as GenerativeModelRecord::load, and as nn::load_weights
+std::unique_ptr<MapGenerator> make_generator(const std::string& path, const GenerativeModelRecord& record,
+                                             const Config& config, const nn::Options& options);
+
+}  // namespace umbriel

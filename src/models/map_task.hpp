@@ -1,0 +1,72 @@
+/// What training tasks of generative models of maps share: the maps, their transform to near white noise, and the parts
+/// in which a step goes through a network.
+///
+///   data.*                    the maps: see training_maps.hpp
+///   field.*                   see field_transform.hpp
+///   field.fit_maps = 2048     training maps, at most, that the transform is fitted to
+///   train.batch = 16          examples in a step, on all ranks together
+///   train.micro_batch         examples that go through the network at once: a step is the sum of such parts, the same
+///                             parts on any number of ranks
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "umbriel/models/field_transform.hpp"
+#include "umbriel/nn/gradient_sum.hpp"
+#include "umbriel/nn/trainer.hpp"
+#include "umbriel/simulation/training_maps.hpp"
+
+namespace umbriel {
+
+class MapTask : public nn::TrainingTask {
+ public:
+  /// Collective. @param seed  of examples and noise
+  /// @throws Error(usage) also if a batch cannot be shared evenly by the ranks
+  MapTask(const Communicator& comm, const Config& config, std::uint64_t seed);
+
+  std::vector<double> gradients(const Space& space, std::int64_t step,
+                                const std::function<void(std::int64_t)>& ready) override;
+
+  const FieldTransformSettings& field() const { return field_; }
+  Grid grid() const { return maps_.grid(); }
+  double pixel_arcmin() const { return maps_.pixel_arcmin(); }
+  const std::vector<InputFile>& inputs() const { return maps_.inputs(); }
+  /// Lines about the data, for logs, dry runs and the training record.
+  std::string describe() const;
+  virtual double flops() const = 0;  ///< of one step on this rank
+  virtual double bytes() const = 0;
+
+ protected:
+  /// Gradients of the sum of the losses of `part` examples over `total`, which the array of gradients then holds.
+  /// @param fields        [part, H, W]
+  /// @param log_jacobian  [part] of the transform that made them
+  /// @param first         index of the first example
+  /// @param losses        [part], overwritten
+  virtual void step_of_part(const Space& space, const MapBatch& fields, const View1<double>& log_jacobian,
+                            std::int64_t first, int total, const View1<double>& losses,
+                            const std::function<void(std::int64_t)>& ready) = 0;
+
+  int part() const { return part_; }
+  int parts() const { return batch_ / comm_.size() / part_; }
+  std::uint64_t seed() const { return seed_; }
+  const Communicator& comm() const { return comm_; }
+  /// Calls f(field [1, H, W], log_jacobian [1], index) for this rank's share of the validation maps.
+  void for_each_validation_map(const Space& space,
+                               const std::function<void(const MapBatch&, const View1<double>&, std::int64_t)>& f);
+  std::int64_t validation_size() const { return maps_.validation_size(); }
+
+ private:
+  Communicator comm_;
+  std::uint64_t seed_;
+  TrainingMaps maps_;
+  FieldTransformSettings field_;
+  std::unique_ptr<FieldTransform> transform_;
+  int batch_ = 0, part_ = 0;
+  std::unique_ptr<nn::GradientSum> sum_;
+  MapBatch examples_;
+  View1<double> jacobians_, losses_;
+};
+
+}  // namespace umbriel

@@ -1,0 +1,118 @@
+#include "umbriel/models/field_transform.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+
+#include "umbriel/maps/radial_bins.hpp"
+#include "umbriel/rng/philox.hpp"
+#include "umbriel/simulation/convergence_map.hpp"
+
+namespace umbriel {
+namespace {
+
+const Grid grid{32, 32};
+constexpr double pixel = 2;
+
+HostMaps lognormal_maps(int n, double kappa0, std::uint64_t seed = 11) {
+  const PowerSpectrum spectrum({1, 100, 1000, 10000}, {1e-9, 5e-10, 1e-10, 1e-11});
+  ConvergenceSimulator simulator(spectrum, grid, pixel, FieldKind::lognormal, kappa0);
+  const MapBatch maps("maps", n, grid.height, grid.width);
+  simulator.draw(seed, 0, n, maps);
+  Kokkos::fence();
+  const HostMaps host("host", maps.extent(0), maps.extent(1), maps.extent(2));
+  Kokkos::deep_copy(host, maps);
+  return host;
+}
+
+Config config(const std::string& text) { return Config::parse("[field]\n" + text, "test"); }
+
+TEST(FieldTransform, FindsTheShiftOfLognormalFields) {
+  const auto s = fit_field_transform(config(""), lognormal_maps(128, 0.03), pixel);
+  EXPECT_TRUE(s.lognormal);
+  EXPECT_NEAR(s.kappa0, 0.03, 0.002);
+}
+
+TEST(FieldTransform, MakesLognormalFieldsWhiteAndNormal) {
+  const auto settings = fit_field_transform(config(""), lognormal_maps(512, 0.03), pixel);
+  const HostMaps fresh = lognormal_maps(256, 0.03, 12);
+
+  FieldTransform transform(settings, grid, pixel);
+  const Space space;
+  const MapBatch fields("fields", 256, grid.height, grid.width);
+  const View1<double> jacobian("jacobian", 256);
+  transform.forward(space, on_device(fresh), 256, fields, jacobian);
+  space.fence();
+  const auto host = on_host(fields);
+  double moments[4] = {};
+  for (std::size_t i = 0; i < host.size(); ++i) {
+    const auto x = static_cast<double>(host.data()[i]);
+    moments[0] += x, moments[1] += x * x, moments[2] += x * x * x, moments[3] += x * x * x * x;
+  }
+  const auto n = static_cast<double>(host.size());
+  EXPECT_NEAR(moments[0] / n, 0, 0.01);
+  EXPECT_NEAR(moments[1] / n, 1, 0.01);
+  EXPECT_NEAR(moments[2] / n, 0, 0.03);
+  EXPECT_NEAR(moments[3] / n, 3, 0.06);
+  // Neighbours are independent.
+  double product = 0;
+  for (std::size_t m = 0; m < 256; ++m) {
+    for (std::size_t y = 0; y < 32; ++y) {
+      for (std::size_t x = 0; x < 31; ++x)
+        product += static_cast<double>(host(m, y, x)) * static_cast<double>(host(m, y, x + 1));
+    }
+  }
+  EXPECT_NEAR(product / (256 * 32 * 31), 0, 0.01);
+}
+
+TEST(FieldTransform, IsInvertedAndKnowsItsJacobian) {
+  const HostMaps maps = lognormal_maps(64, 0.03);
+  for (const std::string text : {"", "transform = 'linear'\n", "whiten = false\n", "kappa0 = 0.05\n"}) {
+    const auto settings = fit_field_transform(config(text), maps, pixel);
+    FieldTransform transform(settings, grid, pixel);
+    const Space space;
+    const MapBatch in = on_device(maps);
+    const MapBatch fields("fields", 64, grid.height, grid.width), back("back", 64, grid.height, grid.width);
+    const View1<double> jacobian("jacobian", 64);
+    transform.forward(space, in, 64, fields, jacobian);
+    transform.inverse(space, fields, 64, back);
+    space.fence();
+    const auto out = on_host(back);
+    for (std::size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out.data()[i], maps.data()[i], 2e-6) << text;
+
+    // A constant that is added to the map moves the mean mode of the linear one, and stretches nothing.
+    double expected = 0;  // -1/2 sum of ln P over modes, and -sum ln(kappa + kappa0)
+    for (int ky = 0; ky < grid.height; ++ky) {
+      for (int kx = 0; kx < grid.width; ++kx) {
+        const int half = kx <= grid.width / 2 ? kx : grid.width - kx;
+        const double l = multipole(grid, pixel, kx <= grid.width / 2 ? ky : (grid.height - ky) % grid.height, half);
+        // Power by its definition: linear in logarithms between the bins.
+        std::size_t above = 0;
+        while (above < settings.multipole.size() && settings.multipole[above] < l) ++above;
+        double log_power = std::log(settings.power[std::min(above, settings.power.size() - 1)]);
+        if (above > 1 && above < settings.power.size()) {
+          const double t = std::log(l / settings.multipole[above - 1]) /
+                           std::log(settings.multipole[above] / settings.multipole[above - 1]);
+          log_power = (1 - t) * std::log(settings.power[above - 1]) + t * log_power;
+        }
+        expected -= 0.5 * log_power;
+      }
+    }
+    if (settings.lognormal) {
+      for (std::size_t i = 0; i < 32 * 32; ++i)
+        expected -= std::log(static_cast<double>(maps.data()[i]) + settings.kappa0);
+    }
+    EXPECT_NEAR(on_host(jacobian)(0), expected, 1e-5 * std::fabs(expected)) << text;
+  }
+}
+
+TEST(FieldTransform, RefusesWhatItCannotFit) {
+  HostMaps flat("flat", 4, 8, 8);
+  EXPECT_THROW(fit_field_transform(config(""), flat, pixel), Error);
+  EXPECT_THROW(fit_field_transform(config("kappa0 = 1e-6\n"), lognormal_maps(4, 0.03), pixel), Error);
+  EXPECT_THROW(fit_field_transform(config("transform = 'cubic'\n"), lognormal_maps(4, 0.03), pixel), Error);
+}
+
+}  // namespace
+}  // namespace umbriel
