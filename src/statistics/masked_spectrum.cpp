@@ -17,6 +17,7 @@
 
 #include "umbriel/core/check.hpp"
 #include "umbriel/fft/real_fft64.hpp"
+#include "umbriel/statistics/fourier_filter.hpp"
 
 namespace umbriel {
 namespace {
@@ -37,7 +38,9 @@ double FlatSky::multipole(int ky, int kx) const {
 struct MaskedSpectrum::State {
   FlatSky sky;
   std::vector<double> mask;
-  std::vector<int> band;  // [ky, kx] of the half plane, -1 outside all
+  std::vector<double> edges;
+  std::vector<int> band;           // [ky, kx] of the half plane, -1 outside all
+  std::vector<double> mask_power;  // V, [y, x] of the half plane
   std::vector<double> modes, centres, coupling;
   std::unique_ptr<RealFft64> transform;
   Eigen::PartialPivLU<Eigen::MatrixXd> inverse;
@@ -59,16 +62,8 @@ struct MaskedSpectrum::State {
 
   /// A real even function of k, given on the half plane, as the full plane in `transform->map()`.
   template <class Value>
-  void unfold(const Value& value) const {
-    const Grid grid = sky.grid;
-    for (int ky = 0; ky < grid.height; ++ky) {
-      for (int kx = 0; kx < grid.width; ++kx) {
-        const bool here = 2 * kx <= grid.width;
-        const int y = here ? ky : (grid.height - ky) % grid.height, x = here ? kx : grid.width - kx;
-        transform->map()[static_cast<std::size_t>(ky) * grid.width + kx] =
-            value(static_cast<std::size_t>(y) * grid.half_width() + x);
-      }
-    }
+  void unfold_even(const Value& value) const {
+    unfold(sky.grid, value, value, transform->map());
   }
 
   void find_coupling() {
@@ -78,14 +73,16 @@ struct MaskedSpectrum::State {
     std::vector<double> power(half);
     const auto& w = transform->forward();
     for (std::size_t at = 0; at < half; ++at) power[at] = std::norm(w[at]);
-    unfold([&](std::size_t at) { return power[at]; });
+    unfold_even([&](std::size_t at) { return power[at]; });
     const auto& v = transform->forward();
+    mask_power.resize(half);
+    for (std::size_t at = 0; at < half; ++at) mask_power[at] = v[at].real();
     std::vector<double> weights(half);
     for (std::size_t at = 0; at < half; ++at)
-      weights[at] = v[at].real() * weight(grid, static_cast<int>(at % static_cast<std::size_t>(grid.half_width())));
+      weights[at] = mask_power[at] * weight(grid, static_cast<int>(at % static_cast<std::size_t>(grid.half_width())));
     std::vector<std::vector<double>> indicators(n);
     for (std::size_t b = 0; b < n; ++b) {
-      unfold([&](std::size_t at) { return band[at] == static_cast<int>(b) ? 1.0 : 0.0; });
+      unfold_even([&](std::size_t at) { return band[at] == static_cast<int>(b) ? 1.0 : 0.0; });
       const auto& modes_of_it = transform->forward();
       indicators[b].resize(half);
       for (std::size_t at = 0; at < half; ++at) indicators[b][at] = modes_of_it[at].real();
@@ -132,6 +129,7 @@ MaskedSpectrum::MaskedSpectrum(const FlatSky& sky, const std::vector<double>& ma
   State& s = *state_;
   s.sky = sky;
   s.mask = mask;
+  s.edges = edges;
   s.transform = std::make_unique<RealFft64>(grid);
   s.modes.assign(edges.size() - 1, 0);
   s.centres = s.modes;
@@ -196,6 +194,64 @@ std::vector<double> MaskedSpectrum::decoupled(const std::vector<double>& coupled
   return {solution.data(), solution.data() + n};
 }
 
+// What mode k' gives to coupled band b is, up to the factors of M, the correlation of I_b and |w|^2 at k':
+//   (1 / N) sum_x I_b(x) V(x) exp(2 pi i k' x / N).
+MaskedSpectrum::Windows MaskedSpectrum::windows() const {
+  const State& s = *state_;
+  const Grid grid = s.sky.grid;
+  const std::size_t n = s.bands(), half = s.band.size(), columns = static_cast<std::size_t>(grid.half_width());
+  // Rings, numbered along the multipoles: those of width `step`, cut at the edges of the bands.
+  const double step = std::min(s.sky.multipole(grid.height > 1 ? 1 : 0, grid.height > 1 ? 0 : 1),
+                               s.sky.multipole(grid.width > 1 ? 0 : 1, grid.width > 1 ? 1 : 0));
+  std::vector<double> multipole(half), bounds = s.edges;
+  for (std::size_t at = 0; at < half; ++at)
+    multipole[at] = s.sky.multipole(static_cast<int>(at / columns), static_cast<int>(at % columns));
+  const double highest = *std::max_element(multipole.begin(), multipole.end());
+  for (int j = 0;; ++j) {
+    bounds.push_back((j - 0.5) * step);
+    if (bounds.back() > highest) break;
+  }
+  std::sort(bounds.begin(), bounds.end());
+  std::vector<std::size_t> ring(half);
+  std::vector<double> modes(bounds.size() + 1, 0), sums = modes;
+  for (std::size_t at = 0; at < half; ++at) {
+    ring[at] = static_cast<std::size_t>(std::upper_bound(bounds.begin(), bounds.end(), multipole[at]) - bounds.begin());
+    const double count = weight(grid, static_cast<int>(at % columns));
+    modes[ring[at]] += count;
+    sums[ring[at]] += count * multipole[at];
+  }
+  Windows out;
+  std::vector<std::size_t> place(modes.size());  // of the rings that hold modes
+  for (std::size_t j = 0; j < modes.size(); ++j) {
+    place[j] = out.multipoles.size();
+    if (modes[j] == 0) continue;
+    out.low.push_back(bounds[j - 1]), out.high.push_back(bounds[j]);
+    out.multipoles.push_back(sums[j] / modes[j]);
+  }
+  const std::size_t rings = out.multipoles.size();
+  const double pixels = static_cast<double>(grid.pixels());
+  Eigen::MatrixXd coupled = Eigen::MatrixXd::Zero(static_cast<Eigen::Index>(n), static_cast<Eigen::Index>(rings));
+  std::vector<double> product(half);
+  for (std::size_t b = 0; b < n; ++b) {
+    s.unfold_even([&](std::size_t at) { return s.band[at] == static_cast<int>(b) ? 1.0 : 0.0; });
+    const auto& indicator = s.transform->forward();
+    for (std::size_t at = 0; at < half; ++at) product[at] = indicator[at].real() * s.mask_power[at];
+    s.unfold_even([&](std::size_t at) { return product[at]; });
+    const auto& leak = s.transform->forward();
+    for (std::size_t at = 0; at < half; ++at) {
+      coupled(static_cast<Eigen::Index>(b), static_cast<Eigen::Index>(place[ring[at]])) +=
+          weight(grid, static_cast<int>(at % columns)) * leak[at].real();
+    }
+    coupled.row(static_cast<Eigen::Index>(b)) /= pixels * pixels * pixels * s.modes[b];
+  }
+  const Eigen::MatrixXd window = s.inverse.solve(coupled);
+  for (std::size_t b = 0; b < n; ++b) {
+    for (std::size_t j = 0; j < rings; ++j)
+      out.window.push_back(window(static_cast<Eigen::Index>(b), static_cast<Eigen::Index>(j)));
+  }
+  return out;
+}
+
 namespace {
 
 /// Least over j of (step (i - j))^2 + height[j], for every i: lower envelope of parabolas (Felzenszwalb & Huttenlocher
@@ -247,6 +303,21 @@ std::vector<double> apodise(const FlatSky& sky, const std::vector<double>& mask,
     for (std::size_t y = 0; y < height; ++y) square[y * width + x] = line[y];
   }
   std::vector<double> out(mask.size());
+  if (kind == Apodisation::smooth) {
+    FourierFilter filter(sky.grid);
+    const double radius = 2.5 * theta;
+    for (std::size_t i = 0; i < mask.size(); ++i) filter.map()[i] = std::sqrt(square[i]) <= radius ? 0 : mask[i];
+    filter.transform();
+    const auto columns = static_cast<std::size_t>(sky.grid.half_width());
+    std::vector<double> gain(filter.modes().size());
+    for (std::size_t at = 0; at < gain.size(); ++at) {
+      const double l = sky.multipole(static_cast<int>(at / columns), static_cast<int>(at % columns));
+      gain[at] = std::exp(-0.5 * l * l * theta * theta);
+    }
+    filter.filter([&](std::size_t at) { return gain[at]; }, out.data());
+    for (std::size_t i = 0; i < mask.size(); ++i) out[i] *= mask[i];
+    return out;
+  }
   const double pi = std::numbers::pi;
   for (std::size_t i = 0; i < mask.size(); ++i) {
     const double x = std::min(1.0, std::sqrt(square[i]) / theta);

@@ -47,6 +47,17 @@ class MaskedSpectrum {
   /// leak in stays there, so let the bands reach further than those that are wanted.
   std::vector<double> decoupled(const std::vector<double>& coupled) const;
 
+  /// What decoupled bands are of, where the spectrum changes within them: the expected band power is
+  /// sum_j window(band, j) C(multipole j) for any spectrum, those of modes outside all bands too. Rings j of modes are
+  /// as wide as the grid's lowest multipole, and end where bands do (Alonso et al. 2019, eqs. 19 and 20, summed over
+  /// the plane's own modes).
+  struct Windows {
+    std::vector<double> low, high;   ///< [j] the ring holds low <= l < high
+    std::vector<double> multipoles;  ///< [j] mean multipole of its modes
+    std::vector<double> window;      ///< [band, j]
+  };
+  Windows windows() const;
+
   std::vector<double> operator()(const double* f) const { return decoupled(coupled(f, f)); }
   std::vector<double> operator()(const double* f, const double* g) const { return decoupled(coupled(f, g)); }
 
@@ -56,11 +67,12 @@ class MaskedSpectrum {
 };
 
 /// How a mask rises from 0 at its holes to 1 at a distance of theta: with x = distance / theta < 1,
-/// c1: x - sin(2 pi x) / (2 pi); c2: (1 - cos(pi x)) / 2 (Grain et al. 2009, Phys. Rev. D 79, 123515).
-enum class Apodisation { c1, c2 };
+/// c1: x - sin(2 pi x) / (2 pi); c2: (1 - cos(pi x)) / 2 (Grain et al. 2009, Phys. Rev. D 79, 123515). NaMaster's
+/// smooth: the mask, set to 0 within 2.5 theta of its holes and smoothed with a Gaussian of standard deviation theta.
+enum class Apodisation { c1, c2, smooth };
 
-/// A mask times that rise. Distances are those to the centre of the nearest pixel where the mask is 0; what lies beyond
-/// the map is no hole. @param theta  radians
+/// A mask times that rise; of zeros it stays 0. Distances are those to the centre of the nearest pixel where the mask
+/// is 0; what lies beyond the map is no hole, and smoothing goes round to the other side. @param theta  radians
 std::vector<double> apodise(const FlatSky& sky, const std::vector<double>& mask, double theta, Apodisation kind);
 
 }  // namespace umbriel

@@ -162,6 +162,75 @@ TEST(Apodisation, RisesWithTheDistanceToTheNearestHole) {
   EXPECT_EQ(apodise(sky, std::vector<double>(238, 1.0), 1.1, Apodisation::c2), std::vector<double>(238, 1.0));
 }
 
+TEST(Apodisation, SmoothIsNumpys) {
+  const FlatSky sky{{14, 17}, 0.4, 0.3};
+  std::vector<double> mask(238, 0.5);
+  for (const int hole : {3 * 17 + 4, 3 * 17 + 5, 11 * 17 + 15, 0}) mask[static_cast<std::size_t>(hole)] = 0;
+  const std::vector<double> out = apodise(sky, mask, 0.27, Apodisation::smooth);
+  const struct {
+    int y, x;
+    double value;
+  } numpy[] = {{0, 1, 0.08163162996640694},
+               {2, 4, 0.06041078135081547},
+               {3, 6, 0.03591220807731933},
+               {7, 8, 0.25018303989194646},
+               {13, 16, 0.19622653123347178},
+               {11, 13, 0.11733446199386204},
+               {3, 4, 0}};
+  for (const auto& [y, x, value] : numpy) EXPECT_NEAR(out[static_cast<std::size_t>(y * 17 + x)], value, 1e-14);
+}
+
+// Band powers of one mode after the other, cosine and sine: their sum has no cross term between k and -k.
+TEST(MaskedSpectrum, WindowsAreWhatModesOfEachMultipoleGiveToTheBands) {
+  for (const Grid grid : {Grid{9, 12}, Grid{10, 11}}) {
+    const FlatSky sky{grid, 0.5 * degree, 0.7 * degree};
+    const MaskedSpectrum spectrum(sky, holed(grid), uniform_edges(30, 90, 3));
+    const MaskedSpectrum::Windows windows = spectrum.windows();
+    const std::size_t rings = windows.multipoles.size();
+    ASSERT_EQ(windows.window.size(), 3 * rings);
+    EXPECT_EQ(windows.multipoles[0], 0) << "the mean";
+    // A spectrum that is 1 in one band has power 1 there, and nowhere else.
+    for (std::size_t b = 0; b < 3; ++b) {
+      for (std::size_t c = 0; c < 3; ++c) {
+        double sum = 0;
+        for (std::size_t j = 0; j < rings; ++j) {
+          const double l = windows.multipoles[j];
+          if (l >= 30 + 90.0 * static_cast<double>(c) && l < 120 + 90.0 * static_cast<double>(c))
+            sum += windows.window[b * rings + j];
+        }
+        EXPECT_NEAR(sum, b == c ? 1 : 0, 1e-12);
+      }
+    }
+    // One steep spectrum, sum over modes.
+    std::vector<double> expected(3, 0), found(3, 0);
+    const int h = grid.height, w = grid.width;
+    const auto pixels = static_cast<std::size_t>(h * w);
+    for (int ky = 0; ky < h; ++ky) {
+      for (int kx = 0; kx < w; ++kx) {
+        const double l = sky.multipole(ky, 2 * kx <= w ? kx : w - kx);
+        std::size_t ring = 0;
+        while (!(windows.low[ring] <= l && l < windows.high[ring])) ++ring;
+        const double power = 1 / (1 + static_cast<double>(ring));
+        std::vector<double> cosine(pixels), sine(pixels);
+        for (std::size_t i = 0; i < pixels; ++i) {
+          const double angle = 2 * std::numbers::pi *
+                               (static_cast<double>(ky) * static_cast<double>(i / static_cast<std::size_t>(w)) / h +
+                                static_cast<double>(kx) * static_cast<double>(i % static_cast<std::size_t>(w)) / w);
+          cosine[i] = std::cos(angle), sine[i] = std::sin(angle);
+        }
+        // |a|^2 of the complex mode is N^2, its C_l the area.
+        const std::vector<double> one = spectrum(cosine.data()), other = spectrum(sine.data());
+        for (std::size_t b = 0; b < 3; ++b) found[b] += power * (one[b] + other[b]) / sky.area();
+      }
+    }
+    for (std::size_t b = 0; b < 3; ++b) {
+      for (std::size_t j = 0; j < rings; ++j)
+        expected[b] += windows.window[b * rings + j] / (1 + static_cast<double>(j));
+      EXPECT_NEAR(found[b], expected[b], 1e-12) << b;
+    }
+  }
+}
+
 TEST(MaskedSpectrum, RefusesWhatHasNoSpectrum) {
   const FlatSky sky{{8, 8}, 0.01, 0.01};
   const std::vector<double> ones(64, 1.0);
