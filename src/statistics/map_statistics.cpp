@@ -131,7 +131,8 @@ double standard_deviation(const Footprint& footprint, const double* map) {
   for (std::size_t i = 0; i < footprint.observed.size(); ++i) {
     if (footprint.observed[i] != 0) squares += (map[i] - mean) * (map[i] - mean);
   }
-  return std::sqrt(squares / footprint.pixels);
+  const double sigma = std::sqrt(squares / footprint.pixels);
+  return sigma > 1e-12 * std::abs(mean) ? sigma : 0;
 }
 
 std::vector<double> pixel_density(const Footprint& footprint, const double* map, const Bins& bins, double unit) {
@@ -213,6 +214,13 @@ std::vector<double> gaussian_taps(double sigma) {
   const double sum = 2 * std::accumulate(taps.begin() + 1, taps.end(), 0.0) + taps[0];
   for (double& tap : taps) tap /= sum;
   return taps;
+}
+
+double smoothed_noise(double sigma) {
+  const std::vector<double> taps = gaussian_taps(sigma);
+  double squares = taps[0] * taps[0];
+  for (std::size_t j = 1; j < taps.size(); ++j) squares += 2 * taps[j] * taps[j];
+  return squares;  // its root along each of two axes
 }
 
 struct GaussianSmoothing::State {

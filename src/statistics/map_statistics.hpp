@@ -47,7 +47,8 @@ class Bins {
   std::vector<double> edges_;
 };
 
-/// Standard deviation of the observed pixels, with 1 / n, about their mean. @param map  [y, x]
+/// Standard deviation of the observed pixels, with 1 / n, about their mean; 0 where it is no more than rounding.
+/// @param map  [y, x]
 double standard_deviation(const Footprint& footprint, const double* map);
 
 // Below, bins are in units of `unit`, which is above zero: 1 for bins of the map's own values, the map's standard
@@ -84,9 +85,11 @@ MinkowskiFunctionals minkowski_functionals(const Footprint& footprint, const dou
                                            double pixel);
 
 /// The Gaussian exp(-j^2 / (2 sigma^2)) at pixels j = 0, 1, ... to seven sigma, with a sum of 1 over all j, those below
-/// zero too. The standard deviation of white noise of variance 1 that was smoothed by it along both axes is the sum of
-/// its squares over all j. @throws Error(usage) unless sigma > 0
+/// zero too. @throws Error(usage) unless sigma > 0
 std::vector<double> gaussian_taps(double sigma);
+
+/// Standard deviation, away from borders, of white noise of variance 1 smoothed with those taps along both axes.
+double smoothed_noise(double sigma);
 
 /// Gaussian smoothing of maps with those taps along both axes. Unobserved pixels, and what lies beyond an open border,
 /// have no weight: the smoothed map is the smoothed product of mask and map over the smoothed mask. Not safe to use
