@@ -14,14 +14,17 @@
 #include "umbriel/data/npy.hpp"
 #include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/mpi/sha256.hpp"
+#include "umbriel/statistics/bispectrum.hpp"
 #include "umbriel/statistics/map_statistics.hpp"
 #include "umbriel/statistics/masked_spectrum.hpp"
+#include "umbriel/statistics/starlet.hpp"
 
 namespace umbriel {
 namespace {
 
 /// What stats.measure may name.
-const std::vector<std::string> measures = {"power_spectrum", "pdf", "peaks", "minima", "minkowski"};
+const std::vector<std::string> measures = {"power_spectrum", "bispectrum", "pdf",    "peaks",
+                                           "minima",         "minkowski",  "starlet"};
 
 /// Bins of values are in units of the map's standard deviation, of its noise, or of nothing.
 enum class Unit { sigma, noise, kappa };
@@ -29,22 +32,24 @@ enum class Unit { sigma, noise, kappa };
 struct Settings {
   std::string output;
   RunLimits limits;
-  std::vector<std::string> maps;
+  std::vector<std::string> maps, cross_maps;
   MapFolder::Options folder;
   double pixel_arcmin = 0;
   std::string mask;  // path; empty: none
   std::vector<std::string> measure;
-  // Power spectrum
+  // In Fourier space
   double apodisation_arcmin = 0;
   Apodisation apodisation = Apodisation::c2;
   std::vector<double> edges;  // empty: logarithmic bands
   int bands = 0;
+  std::vector<double> rings;  // edges; empty: eight of one width
   // In real space
   double smoothing_arcmin = 0;
   Border border = Border::open;
   Unit unit = Unit::sigma;
-  double noise = 0;
-  std::optional<Bins> pdf, peaks, minima, minkowski;
+  double noise = 0;  // in a pixel of the maps as they are given
+  std::optional<Bins> pdf, peaks, minima, minkowski, starlet;
+  int starlet_scales = 0;
 
   bool measures(const std::string& name) const {
     return std::find(measure.begin(), measure.end(), name) != measure.end();
@@ -80,7 +85,9 @@ Settings read_settings(const Config& config) {
   s.output = read_output(config);
   s.limits = read_run_limits(config);
   s.maps = read_names(config, "stats.maps");
+  s.cross_maps = read_names(config, "stats.cross_maps", std::vector<std::string>{});
   for (std::string& path : s.maps) path = config.resolve_path(path);
+  for (std::string& path : s.cross_maps) path = config.resolve_path(path);
   s.folder.dataset = config.text("stats.dataset", s.folder.dataset);
   s.pixel_arcmin = config.number("stats.pixel_arcmin", std::nullopt, 1e-4, 1e4);
   if (config.has("stats.mask")) s.mask = config.path("stats.mask");
@@ -95,11 +102,19 @@ Settings read_settings(const Config& config) {
   }
 
   s.apodisation_arcmin = config.number("stats.apodisation_arcmin", 0, 0, 1e4);
-  s.apodisation = config.choice("stats.apodisation", "c2", {"c1", "c2"}) == "c1" ? Apodisation::c1 : Apodisation::c2;
+  const std::string apodisation = config.choice("stats.apodisation", "c2", {"c1", "c2", "smooth"});
+  s.apodisation = apodisation == "c1" ? Apodisation::c1 : apodisation == "c2" ? Apodisation::c2 : Apodisation::smooth;
   require(s.apodisation_arcmin == 0 || !s.mask.empty(), ExitCode::usage, "there is no mask to apodise",
           config.where("stats.apodisation_arcmin"), "give stats.mask");
+  require(s.cross_maps.empty() || s.measures("power_spectrum"), ExitCode::usage,
+          "there are maps to cross, and no power spectrum is measured", config.where("stats.cross_maps"),
+          "add \"power_spectrum\" to stats.measure, or remove them");
   s.edges = config.numbers("stats.edges", std::vector<double>{});
   s.bands = static_cast<int>(config.integer("stats.bands", 15, 1, 10000));
+
+  s.rings = config.numbers("stats.bispectrum_edges", std::vector<double>{});
+  require(s.rings.empty() || s.measures("bispectrum"), ExitCode::usage, "there are bins for what is not measured",
+          config.where("stats.bispectrum_edges"), "add \"bispectrum\" to stats.measure, or remove the bins");
 
   s.smoothing_arcmin = config.number("stats.smoothing_arcmin", 0, 0, 1e6);
   s.border = config.choice("stats.border", "open", {"open", "periodic"}) == "open" ? Border::open : Border::periodic;
@@ -115,6 +130,8 @@ Settings read_settings(const Config& config) {
   s.peaks = read_bins(config, s, "peaks", "stats.peak_edges", -2, 6, 16);
   s.minima = read_bins(config, s, "minima", "stats.minimum_edges", -6, 2, 16);
   s.minkowski = read_bins(config, s, "minkowski", "stats.minkowski_edges", -3, 4, 28);
+  s.starlet = read_bins(config, s, "starlet", "stats.starlet_edges", -4, 6, 20);
+  s.starlet_scales = static_cast<int>(config.integer("stats.starlet_scales", 5, 1, 30));
   config.reject_unknown_keys();
   return s;
 }
@@ -150,8 +167,8 @@ class Measurement {
  public:
   Measurement(const Settings& settings, Grid grid, const std::vector<double>& mask)
       : s_(settings), grid_(grid), footprint_(grid, mask, settings.border) {
-    if (s_.measures("power_spectrum")) prepare_spectrum(mask);
-    if (s_.pdf || s_.peaks || s_.minima || s_.minkowski) prepare_real_space();
+    if (s_.measures("power_spectrum") || s_.measures("bispectrum")) prepare_fourier_space(mask);
+    if (s_.pdf || s_.peaks || s_.minima || s_.minkowski || s_.starlet) prepare_real_space();
   }
 
   /// The datasets' numbers a map.
@@ -161,11 +178,18 @@ class Measurement {
     return sum;
   }
 
-  /// Adds the rows of the next map. @param name  for messages
-  void measure(const float* values, const std::string& name) {
+  /// Adds the rows of the next map.
+  /// @param other  the map it is crossed with, or null
+  /// @param name   for messages
+  void measure(const float* values, const float* other, const std::string& name) {
     std::vector<double> map(values, values + grid_.pixels());
     row_ = 0;
     if (spectrum_) add((*spectrum_)(map.data()));
+    if (other != nullptr) add((*spectrum_)(map.data(), std::vector<double>(other, other + grid_.pixels()).data()));
+    if (bispectrum_) {
+      const Bispectrum::Triangles b = (*bispectrum_)(map.data());
+      add(b.equilateral), add(b.squeezed);
+    }
     if (real_space_) measure_in_real_space(map.data(), name);
   }
 
@@ -179,6 +203,27 @@ class Measurement {
       write_along(hdf5, "band", "high", "multipole above the band", edges_.data() + 1, edges_.size() - 1);
       write_along(hdf5, "band", "modes", "modes of the full plane in the band", spectrum_->modes().data(),
                   edges_.size() - 1);
+      const MaskedSpectrum::Windows windows = spectrum_->windows();
+      const std::size_t rings = windows.multipoles.size();
+      hdf5.write_axis("multipole", windows.multipoles, "1", "mean multipole of a narrow ring of modes");
+      write_along(hdf5, "multipole", "low", "lowest multipole of the ring", windows.low.data(), rings);
+      write_along(hdf5, "multipole", "high", "multipole above the ring", windows.high.data(), rings);
+      hdf5.write<double>({"/statistics/bandpower_window",
+                          {"band", "multipole"},
+                          "1",
+                          "the expected power of a band is the sum over multipoles of window times C_l"},
+                         {edges_.size() - 1, rings}, windows.window.data());
+    }
+    if (bispectrum_) {
+      const auto rings = static_cast<std::size_t>(bispectrum_->rings());
+      hdf5.write_axis("ring", bispectrum_->centres(), "1", "mean multipole of the bispectrum's ring");
+      write_along(hdf5, "ring", "low", "lowest multipole of the ring", s_.rings.data(), rings);
+      write_along(hdf5, "ring", "high", "multipole above the ring", s_.rings.data() + 1, rings);
+      write_along(hdf5, "ring", "equilateral_triangles", "ordered triangles of three modes in the ring",
+                  bispectrum_->counts().equilateral.data(), rings);
+      write_along(hdf5, "ring", "squeezed_triangles",
+                  "ordered triangles of two modes in the ring and one in the first ring",
+                  bispectrum_->counts().squeezed.data(), rings);
     }
     const std::string unit = s_.unit == Unit::kappa   ? "of the map's value"
                              : s_.unit == Unit::sigma ? "of the map's value over its standard deviation"
@@ -187,6 +232,7 @@ class Measurement {
     write_bins(hdf5, s_.peaks, "peak_bin", unit);
     write_bins(hdf5, s_.minima, "minimum_bin", unit);
     write_bins(hdf5, s_.minkowski, "minkowski_bin", unit);
+    if (starlet_) write_starlet_axis(result);
     for (const Dataset& dataset : datasets_) {
       std::vector<std::string> axes = {"map"};
       std::vector<std::uint64_t> shape = {n};
@@ -228,13 +274,52 @@ class Measurement {
     write_along(hdf5, axis, "high", "value above the bin", bins->edges().data() + 1, bins->size());
   }
 
-  void prepare_spectrum(std::vector<double> mask) {
+  /// Bins of one plane after those of the one before: rows stay vectors, which `covariance` reads.
+  void write_starlet_axis(ResultFile& result) const {
+    std::vector<double> plane, scale, low, high;
+    for (int p = 0; p < starlet_->planes(); ++p) {
+      for (std::size_t b = 0; b < s_.starlet->size(); ++b) {
+        plane.push_back(p + 1);
+        scale.push_back(std::ldexp(s_.pixel_arcmin, std::min(p + 1, s_.starlet_scales)));
+        low.push_back(s_.starlet->edges()[b]);
+        high.push_back(s_.starlet->edges()[b + 1]);
+      }
+    }
+    result.write_index_axis("starlet_bin", plane.size(), "index of the bin, those of the finest scale first");
+    Hdf5Writer& hdf5 = result.hdf5();
+    write_along(hdf5, "starlet_bin", "plane", "wavelet scale from 1 on; the last is what is left, the smoothed map",
+                plane.data(), plane.size());
+    hdf5.write<double>({"/statistics/starlet_bin_scale", {"starlet_bin"}, "arcmin", "2^scale pixels"}, {plane.size()},
+                       scale.data());
+    write_along(hdf5, "starlet_bin", "low", "lowest value of the bin", low.data(), plane.size());
+    write_along(hdf5, "starlet_bin", "high", "value above the bin", high.data(), plane.size());
+  }
+
+  void prepare_fourier_space(std::vector<double> mask) {
     const double radians = std::numbers::pi / 180 / 60;
     const FlatSky sky{grid_, s_.pixel_arcmin * radians, s_.pixel_arcmin * radians};
     if (s_.apodisation_arcmin > 0) mask = apodise(sky, mask, s_.apodisation_arcmin * radians, s_.apodisation);
-    edges_ = s_.edges.empty() ? logarithmic_edges(grid_, s_.pixel_arcmin, s_.bands) : s_.edges;
-    spectrum_ = std::make_unique<MaskedSpectrum>(sky, mask, edges_);
-    declare("power_spectrum", "band", edges_.size() - 1, "sr", "C_l, the mask's coupling taken out");
+    if (s_.measures("power_spectrum")) {
+      edges_ = s_.edges.empty() ? logarithmic_edges(grid_, s_.pixel_arcmin, s_.bands) : s_.edges;
+      spectrum_ = std::make_unique<MaskedSpectrum>(sky, mask, edges_);
+      declare("power_spectrum", "band", edges_.size() - 1, "sr", "C_l, the mask's coupling taken out");
+      if (!s_.cross_maps.empty())
+        declare("cross_power_spectrum", "band", edges_.size() - 1, "sr",
+                "C_l of map and cross map, the mask's coupling taken out");
+    }
+    if (s_.measures("bispectrum")) {
+      if (s_.rings.empty()) {
+        const double highest = highest_bispectrum_multipole(sky);
+        const double lowest =
+            0.5 * std::min(multipole(grid_, s_.pixel_arcmin, 1, 0), multipole(grid_, s_.pixel_arcmin, 0, 1));
+        for (int r = 0; r <= 8; ++r) s_.rings.push_back(lowest + (highest - lowest) * r / 8);
+      }
+      bispectrum_ = std::make_unique<Bispectrum>(sky, mask, s_.rings);
+      declare("bispectrum_equilateral", "ring", s_.rings.size() - 1, "sr2",
+              "B of triangles with their modes in one ring, for the mask's mean cube");
+      declare("bispectrum_squeezed", "ring", s_.rings.size() - 1, "sr2",
+              "B of triangles with two modes in the ring and one in the first, for the mask's mean cube");
+    }
   }
 
   void prepare_real_space() {
@@ -247,9 +332,7 @@ class Measurement {
               "smooth by less than " + std::to_string(std::min(grid_.height, grid_.width) * s_.pixel_arcmin) +
                   " arcminutes");
       smoothing_ = std::make_unique<GaussianSmoothing>(footprint_, sigma);
-      double squares = 0;
-      for (const double tap : gaussian_taps(sigma)) squares += (squares == 0 ? 1 : 2) * tap * tap;
-      noise_ *= squares;
+      noise_ *= smoothed_noise(sigma);
     }
     declare("standard_deviation", "", 1, "1", "standard deviation of the map, smoothed if so, in its observed pixels");
     if (s_.pdf)
@@ -265,6 +348,15 @@ class Measurement {
               "a quarter of the boundary's length over the area of the map");
       declare("minkowski_v2", "minkowski_bin", size, "arcmin-2",
               "the boundary's curvature over 2 pi and the area of the map");
+    }
+    if (s_.starlet) {
+      starlet_ = std::make_unique<Starlet>(footprint_, s_.starlet_scales);
+      for (const double gain : starlet_noise(s_.starlet_scales, s_.smoothing_arcmin / s_.pixel_arcmin))
+        starlet_noise_.push_back(s_.noise * gain);
+      const std::size_t size = s_.starlet->size() * static_cast<std::size_t>(starlet_->planes());
+      declare("starlet_peaks", "starlet_bin", size, "1",
+              "number of coefficients above all eight neighbours, by height");
+      declare("starlet_l1", "starlet_bin", size, "1", "sum of the absolute values of the coefficients in the bin");
     }
   }
 
@@ -283,6 +375,21 @@ class Measurement {
       const MinkowskiFunctionals v = minkowski_functionals(footprint_, map, *s_.minkowski, unit, s_.pixel_arcmin);
       add(v.v0), add(v.v1), add(v.v2);
     }
+    if (s_.starlet) {
+      const std::vector<double>& planes = starlet_->transform(map);
+      std::vector<double> peaks, norms;
+      for (std::size_t p = 0; p < starlet_noise_.size(); ++p) {
+        const double* plane = planes.data() + p * footprint_.observed.size();
+        const double scale = s_.unit == Unit::sigma   ? standard_deviation(footprint_, plane)
+                             : s_.unit == Unit::noise ? starlet_noise_[p]
+                                                      : 1;
+        const std::vector<double> counts = peak_counts(footprint_, plane, *s_.starlet, scale),
+                                  sums = l1_norm(footprint_, plane, *s_.starlet, scale);
+        peaks.insert(peaks.end(), counts.begin(), counts.end());
+        norms.insert(norms.end(), sums.begin(), sums.end());
+      }
+      add(peaks), add(norms);
+    }
   }
 
   Settings s_;
@@ -290,9 +397,12 @@ class Measurement {
   Footprint footprint_;
   std::vector<double> edges_;  // of the bands
   std::unique_ptr<MaskedSpectrum> spectrum_;
+  std::unique_ptr<Bispectrum> bispectrum_;
   bool real_space_ = false;
   std::unique_ptr<GaussianSmoothing> smoothing_;
-  double noise_ = 0;  // of the smoothed map
+  std::unique_ptr<Starlet> starlet_;
+  double noise_ = 0;                   // of the smoothed map
+  std::vector<double> starlet_noise_;  // of each plane
   std::vector<Dataset> datasets_;
   std::size_t row_ = 0;
 };
@@ -305,15 +415,24 @@ ExitCode run_stats(const CommandLine& line) {
   Settings s;
   comm.together([&] { s = read_settings(line.config); });
   MapFolder maps(comm, s.maps, s.folder);
+  std::optional<MapFolder> cross;
+  if (!s.cross_maps.empty()) cross.emplace(comm, s.cross_maps, s.folder);
   const Grid grid = maps.grid(0);
   std::unique_ptr<Measurement> measurement;
   std::vector<InputRecord> inputs;
   comm.together([&] {
-    for (std::int64_t i = 0; i < maps.size(); ++i) {
-      require(maps.grid(i) == grid, ExitCode::input, "the maps differ in size", maps.name(i),
-              "give maps of " + std::to_string(grid.width) + " x " + std::to_string(grid.height) + " pixels");
+    for (const MapFolder* folder : {&maps, cross ? &*cross : nullptr}) {
+      if (folder == nullptr) continue;
+      for (std::int64_t i = 0; i < folder->size(); ++i) {
+        require(folder->grid(i) == grid, ExitCode::input, "the maps differ in size", folder->name(i),
+                "give maps of " + std::to_string(grid.width) + " x " + std::to_string(grid.height) + " pixels");
+      }
+      for (const InputFile& input : folder->inputs()) inputs.push_back({input.path, input.sha256});
     }
-    for (const InputFile& input : maps.inputs()) inputs.push_back({input.path, input.sha256});
+    require(!cross || cross->size() == maps.size(), ExitCode::input,
+            "there are " + std::to_string(maps.size()) + " maps and " + std::to_string(cross ? cross->size() : 0) +
+                " to cross them with",
+            line.config.where("stats.cross_maps"), "give as many of one as of the other, in the same order");
     std::vector<double> mask(static_cast<std::size_t>(grid.pixels()), 1.0);
     if (!s.mask.empty()) {
       mask = read_mask(s.mask, grid);
@@ -336,7 +455,8 @@ ExitCode run_stats(const CommandLine& line) {
     Progress progress(comm, "measuring", maps.size(), "maps");
     comm.together([&] {
       for (const std::int64_t i : indices_of(shard)) {
-        measurement->measure(maps.read(i).get(), maps.name(i));
+        const std::shared_ptr<const float> map = maps.read(i), other = cross ? cross->read(i) : nullptr;
+        measurement->measure(map.get(), other.get(), maps.name(i));
         progress.add(1);
         report_alive();
       }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numbers>
 
 #include "program.hpp"
 #include "umbriel/data/npy.hpp"
@@ -135,6 +136,84 @@ TEST(StatsProgram, GivesNumpysNumbersOfMapsInRealSpaceOnAnyNumberOfRanks) {
   expect_row(file, "pdf", 1, {0.09381443298969072, 0.012371134020618558, 0, 0}, 1e-12);
 }
 
+TEST(StatsProgram, CrossesTwoSetsOfMapsBehindAMaskAndWritesWindows) {
+  const Folder folder;
+  write_rough_maps(folder);
+  // The cross spectrum of a map with itself is its own, and with twice itself twice that.
+  const NpyArray two = read_npy(folder / "a.npy"), one = read_npy(folder / "b.npy");
+  std::vector<double> twice;
+  for (const NpyArray* array : {&two, &one}) {
+    for (const double value : array->values) twice.push_back(2 * value);
+  }
+  write_npy(folder / "twice.npy", {3, 9, 11}, twice.data());
+  folder.write("stats.toml",
+               "[run]\noutput = \"s.h5\"\n[stats]\nmaps = [\"a.npy\", \"b.npy\"]\ncross_maps = "
+               "\"twice.npy\"\npixel_arcmin = 0.5\nmask = \"mask.npy\"\napodisation = \"smooth\"\napodisation_arcmin = "
+               "0.3\nedges = [0, 9000, 16000, 30000]\nmeasure = [\"power_spectrum\", \"bispectrum\"]\n"
+               "bispectrum_edges = [3000, 9000, 14000]\n");
+  std::string first;
+  for (const int ranks : {1, 2, 3}) {
+    const Outcome outcome = folder.umbriel("stats stats.toml", ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    const std::string digest = Hdf5Reader(folder / "s.h5").data_digest();
+    if (first.empty()) first = digest;
+    EXPECT_EQ(digest, first) << ranks;
+  }
+  const Hdf5Reader file(folder / "s.h5");
+  const auto power = file.read<double>("/statistics/power_spectrum"),
+             cross = file.read<double>("/statistics/cross_power_spectrum"),
+             window = file.read<double>("/statistics/bandpower_window"),
+             high = file.read<double>("/statistics/multipole_high");
+  ASSERT_EQ(cross.size(), 9U);
+  for (std::size_t i = 0; i < 9; ++i) EXPECT_NEAR(cross[i], 2 * power[i], 1e-12 * std::abs(power[i]));
+  for (std::size_t b = 0; b < 3; ++b) {
+    double sum = 0;  // of a spectrum that is 1 in the first band
+    for (std::size_t j = 0; j < high.size() && high[j] <= 9000; ++j) sum += window[b * high.size() + j];
+    EXPECT_NEAR(sum, b == 0 ? 1 : 0, 1e-10);
+  }
+  EXPECT_EQ(file.shape("/statistics/bispectrum_squeezed"), (std::vector<std::uint64_t>{3, 2}));
+  EXPECT_EQ(file.attribute("/statistics/bispectrum_equilateral", "units"), "sr2");
+  const auto equilateral = file.read<double>("/statistics/bispectrum_equilateral"),
+             squeezed = file.read<double>("/statistics/bispectrum_squeezed");
+  EXPECT_EQ(equilateral[2], squeezed[2]) << "the first ring is its own soft ring";
+  const Outcome fewer = folder.umbriel("stats stats.toml --set stats.cross_maps=b.npy", 2);
+  EXPECT_EQ(fewer.code, 3) << fewer.output;
+  EXPECT_NE(fewer.output.find("there are 3 maps and 1 to cross them with"), std::string::npos) << fewer.output;
+}
+
+TEST(StatsProgram, GivesScipysStarletsOnAnyNumberOfRanks) {
+  const Folder folder;
+  write_rough_maps(folder);
+  folder.write("stats.toml",
+               "[run]\noutput = \"s.h5\"\n[stats]\nmaps = [\"a.npy\", \"b.npy\"]\npixel_arcmin = 0.5\nmask = "
+               "\"mask.npy\"\nmeasure = \"starlet\"\nstarlet_scales = 2\nstarlet_edges = [-2, 0, 3]\n");
+  std::string first;
+  for (const int ranks : {1, 3}) {
+    const Outcome outcome = folder.umbriel("stats stats.toml", ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    const std::string digest = Hdf5Reader(folder / "s.h5").data_digest();
+    if (first.empty()) first = digest;
+    EXPECT_EQ(digest, first) << ranks;
+  }
+  const Hdf5Reader file(folder / "s.h5");
+  expect_row(file, "starlet_peaks", 1, {0, 7, 0, 1, 0, 0}, 0);
+  expect_row(file, "starlet_l1", 1,
+             {41.04263371955731, 43.16951788522807, 25.226004412007125, 38.861175868671026, 0, 0}, 1e-10);
+  EXPECT_EQ(file.read<double>("/statistics/starlet_bin_plane"), (std::vector<double>{1, 1, 2, 2, 3, 3}));
+  EXPECT_EQ(file.read<double>("/statistics/starlet_bin_scale"), (std::vector<double>{1, 1, 2, 2, 2, 2}));
+  EXPECT_EQ(folder
+                .umbriel("covariance --set covariance.vectors=s.h5 --set run.output=c.h5 --set "
+                         "covariance.dataset=/statistics/starlet_l1")
+                .code,
+            0);
+  // White noise of variance 1: the planes' own noise is known, and half of the coefficients lie above 0.
+  const Outcome noise = folder.umbriel(
+      "stats stats.toml --set stats.unit=noise --set stats.noise=0.2149054227525637 --set stats.starlet_edges=[-9,9]");
+  ASSERT_EQ(noise.code, 0) << noise.output;
+  const auto l1 = Hdf5Reader(folder / "s.h5").read<double>("/statistics/starlet_l1");
+  EXPECT_NEAR(l1[3] / 97, std::sqrt(2 / std::numbers::pi), 0.2);
+}
+
 TEST(StatsProgram, RefusesWhatMakesNoSense) {
   const Folder folder;
   write_rough_maps(folder);
@@ -163,6 +242,10 @@ TEST(StatsProgram, RefusesWhatMakesNoSense) {
       {"measure=peaks --set stats.smoothing_arcmin=9.5", 2, "the maps are smaller than the Gaussian"},
       {"measure=peaks --set stats.smoothing_arcmin=-1", 2, "outside [0"},
       {"measure=peaks --set stats.border=closed", 2, "stats.border"},
+      {"bispectrum_edges=[1,2]", 2, "add \"bispectrum\" to stats.measure"},
+      {"measure=bispectrum --set stats.bispectrum_edges=[3000,9000]", 2, "two thirds of the highest multipole"},
+      {"measure=starlet", 2, "the map cannot hold that many wavelet scales"},
+      {"measure=pdf --set stats.cross_maps=b.npy", 2, "no power spectrum is measured"},
       {"peak_bins=3", 2, "unknown key stats.peak_bins"},
   };
   for (const auto& [keys, code, words] : cases) {
