@@ -75,7 +75,8 @@ find_path(umbriel_eigen_INCLUDE Eigen/Core PATH_SUFFIXES eigen3)
 umbriel_need(umbriel_eigen_INCLUDE "Eigen" libeigen3-dev)
 add_library(umbriel_eigen INTERFACE)
 # GCC 12 takes its own AVX-512 intrinsics, which Eigen calls, for uninitialised (GCC bug 105593).
-target_compile_options(umbriel_eigen INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>)
+target_compile_options(umbriel_eigen INTERFACE 
+  "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
 target_include_directories(umbriel_eigen SYSTEM INTERFACE "${umbriel_eigen_INCLUDE}")
 umbriel_find_library(lbfgs lbfgs.h lbfgs)
 umbriel_need(lbfgs_FOUND "libLBFGS" liblbfgs-dev)

@@ -1,6 +1,8 @@
 // umbriel covariance: mean, covariance and correlation of vectors of statistics, with their errors, in one result file.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <optional>
 
 #include "umbriel/app/job.hpp"
 #include "umbriel/app/problem.hpp"
@@ -62,6 +64,58 @@ Vectors read_vectors(const Communicator& comm, const std::vector<std::string>& p
   return out;
 }
 
+/// Paths of a key that holds one or several.
+std::vector<std::string> paths_of(const Config& config, const std::string& key) {
+  return config.is_text(key) ? std::vector<std::string>{config.text(key)} : config.texts(key);
+}
+
+void write_comparison(ResultFile& result, const EnsembleComparison& c) {
+  Hdf5Writer& hdf5 = result.hdf5();
+  const std::size_t p = c.mean_ratio.size();
+  const auto vector = [&](const std::string& name, const std::string& words, const std::vector<double>& values) {
+    hdf5.write<double>({"/comparison/" + name, {"number"}, "1", words}, {p}, values.data());
+  };
+  const auto matrix = [&](const std::string& name, const std::string& words, const std::vector<double>& values) {
+    hdf5.write<double>({"/comparison/" + name, {"number", "other"}, "1", words}, {p, p}, values.data());
+  };
+  vector("mean_ratio", "mean over that of the other ensemble", c.mean_ratio);
+  vector("mean_ratio_error", "standard error of mean_ratio", c.mean_ratio_error);
+  matrix("covariance_ratio", "covariance over that of the other ensemble", c.covariance_ratio);
+  matrix("covariance_ratio_error", "standard error of covariance_ratio", c.covariance_ratio_error);
+  matrix("correlation_difference", "correlation less that of the other ensemble", c.correlation_difference);
+  matrix("correlation_difference_error", "standard error of correlation_difference", c.correlation_difference_error);
+  if (c.eigenvalue_ratios.empty()) return;
+  vector("eigenvalue_ratios", "eigenvalues of the covariance where the other ensemble's is the unit matrix",
+         c.eigenvalue_ratios);
+  hdf5.attribute("/comparison", "divergence", c.divergence);
+  hdf5.attribute("/comparison", "divergence_expected", c.divergence_expected);
+}
+
+/// What a reader wants to know first: how far off the diagonal, and off it.
+void say_comparison(const EnsembleComparison& c) {
+  const std::size_t p = c.mean_ratio.size();
+  double mean = 0, variance = 0, correlation = 0, error = 0;
+  for (std::size_t i = 0; i < p; ++i) {
+    mean = std::max(mean, std::fabs(c.mean_ratio[i] - 1));
+    variance = std::max(variance, std::fabs(c.covariance_ratio[i * p + i] - 1));
+    for (std::size_t j = 0; j < i; ++j) {
+      correlation = std::max(correlation, std::fabs(c.correlation_difference[i * p + j]));
+      error = std::max(error, c.correlation_difference_error[i * p + j]);
+    }
+  }
+  char text[240];
+  std::snprintf(text, sizeof text,
+                "against the other ensemble: means within %.2f %%, variances within %.1f %%, correlations within %.3f "
+                "(standard errors up to %.3f)",
+                100 * mean, 100 * variance, correlation, error);
+  log::info(text);
+  if (c.eigenvalue_ratios.empty()) return;
+  std::snprintf(text, sizeof text,
+                "eigenvalue ratios %.3f to %.3f; divergence %.4f nats, %.4f from the numbers of vectors alone",
+                c.eigenvalue_ratios.front(), c.eigenvalue_ratios.back(), c.divergence, c.divergence_expected);
+  log::info(text);
+}
+
 }  // namespace
 
 ExitCode run_covariance(const CommandLine& line) {
@@ -71,7 +125,7 @@ ExitCode run_covariance(const CommandLine& line) {
   std::string output;
   RunLimits limits;
   int resamples = 0;
-  Vectors vectors;
+  Vectors vectors, others;
   std::vector<InputRecord> inputs;
   comm.together([&] {
     output = read_output(config);
@@ -81,17 +135,24 @@ ExitCode run_covariance(const CommandLine& line) {
     require(resamples != 1, ExitCode::usage, "one resample has no scatter", config.where("covariance.bootstrap"),
             "ask for a hundred or more, or for none");
     read_seed(config);
-    const bool one = config.is_text("covariance.vectors");
-    std::vector<std::string> paths =
-        one ? std::vector<std::string>{config.text("covariance.vectors")} : config.texts("covariance.vectors");
+    std::vector<std::string> paths = paths_of(config, "covariance.vectors"), against;
+    if (config.has("covariance.against")) against = paths_of(config, "covariance.against");
     config.reject_unknown_keys();
     require(!paths.empty(), ExitCode::usage, "there is no file", config.where("covariance.vectors"), "name files");
-    for (std::string& path : paths) {
-      path = config.resolve_path(path);
-      readable_size(path);
-      inputs.push_back({path, sha256_of_file(path)});
+    for (std::vector<std::string>* list : {&paths, &against}) {
+      for (std::string& path : *list) {
+        path = config.resolve_path(path);
+        readable_size(path);
+        inputs.push_back({path, sha256_of_file(path)});
+      }
     }
     vectors = read_vectors(comm, paths, dataset);
+    if (against.empty()) return;
+    others = read_vectors(comm, against, dataset);
+    require(others.p == vectors.p, ExitCode::input,
+            "the vectors have " + std::to_string(vectors.p) + " numbers, and those to compare with have " +
+                std::to_string(others.p),
+            against[0], "compare the same statistics");
   });
   const std::size_t p = vectors.p;
   const double bytes = 6.0 * static_cast<double>(p * p) * sizeof(double);
@@ -111,6 +172,11 @@ ExitCode run_covariance(const CommandLine& line) {
   const std::vector<double> jackknife = jackknife_errors(comm, vectors.local, sample);
   std::vector<double> bootstrap;
   if (resamples > 0) bootstrap = bootstrap_errors(comm, vectors.local, sample, resamples, read_seed(config));
+  std::optional<EnsembleComparison> comparison;
+  if (others.n > 0) {
+    const Covariance other = covariance_of(comm, others.local, p);
+    comparison = compare(sample, jackknife, other, jackknife_errors(comm, others.local, other));
+  }
   const bool invertible = static_cast<double>(sample.n) > static_cast<double>(p) + 2;
 
   ResultFile result(output, comm, "covariance");
@@ -129,6 +195,7 @@ ExitCode run_covariance(const CommandLine& line) {
   matrix("shrunk", "covariance shrunk as Ledoit & Wolf have it", shrunk.covariance);
   hdf5.attribute("/covariance", "vectors", sample.n);
   hdf5.attribute("/covariance", "shrinkage", shrunk.amount);
+  if (comparison) write_comparison(result, *comparison);
   if (invertible) hdf5.attribute("/covariance", "hartlap_factor", hartlap_factor(sample.n, p));
   result.write_provenance(config, static_cast<std::int64_t>(read_seed(config)), inputs, watch.seconds());
   result.commit();
@@ -143,6 +210,7 @@ ExitCode run_covariance(const CommandLine& line) {
                   static_cast<long long>(sample.n), p, shrunk.amount);
   }
   log::info(text);
+  if (comparison) say_comparison(*comparison);
   log::info("wrote " + output);
   return ExitCode::done;
 }

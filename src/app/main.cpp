@@ -32,7 +32,7 @@ constexpr Command commands[] = {
     {"train", "learn a prior, or a model that makes maps, from simulated or observed maps",
      "Example: mpirun -n 2 umbriel train score jobs/configs/prior.toml\n"
      "The same command resumes a run that was stopped (exit code 75).",
-     umbriel::run_train, Command::Takes::target_and_config, "what to train: score, flow"},
+     umbriel::run_train, Command::Takes::target_and_config, "what to train: score, flow, diffusion"},
     {"generate", "make new maps with a trained model",
      "Example: mpirun -n 2 umbriel generate kappa --set generate.model=flow.safetensors --set generate.samples=10000\n"
      "The same command resumes a run that was stopped (exit code 75).",

@@ -10,6 +10,7 @@
 #include "umbriel/app/problem.hpp"
 #include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
+#include "umbriel/models/diffusion.hpp"
 #include "umbriel/models/flow_model.hpp"
 #include "umbriel/models/score_task.hpp"
 #include "umbriel/nn/initialise.hpp"
@@ -120,9 +121,23 @@ Target flow_target(const Communicator& comm, const Config& config, const nn::Opt
   return target;
 }
 
+Target diffusion_target(const Communicator& comm, const Config& config, const nn::Options& compute) {
+  auto owned = std::make_unique<DiffusionTask>(comm, config, read_seed(config), compute);
+  DiffusionTask* const task = owned.get();
+  Target target = describe(std::move(owned), 1e-3);
+  target.initialise = [task](std::uint64_t seed, nn::Initialisation scheme) {
+    nn::initialise(task->parameters(), seed, scheme);
+  };
+  target.save = [task](const std::string& path, const View1<float>& values, nn::Metadata record) {
+    task->record().save(path, task->parameters(), values, std::move(record));
+  };
+  return target;
+}
+
 Target make_target(const std::string& name, const Communicator& comm, const Config& config,
                    const nn::Options& compute) {
-  return name == "score" ? score_target(comm, config, compute) : flow_target(comm, config, compute);
+  if (name == "score") return score_target(comm, config, compute);
+  return name == "flow" ? flow_target(comm, config, compute) : diffusion_target(comm, config, compute);
 }
 
 }  // namespace
@@ -132,10 +147,10 @@ ExitCode run_train(const CommandLine& line) {
   const Config& config = line.config;
   std::string output;
   comm.together([&] {
-    const std::vector<std::string> targets = {"score", "flow"};
+    const std::vector<std::string> targets = {"score", "flow", "diffusion"};
     require(line.arguments.size() == 1 && std::count(targets.begin(), targets.end(), line.arguments[0]) == 1,
             ExitCode::usage, "umbriel cannot train " + line.arguments.front(), "umbriel train",
-            "the targets there are: score, flow");
+            "the targets there are: score, flow, diffusion");
     output = read_output(config);
   });
   nn::Options compute;

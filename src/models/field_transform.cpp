@@ -57,11 +57,10 @@ struct Filter {
 /// Modes that (ky, kx) of the half plane stands for.
 double weight(Grid grid, int kx) { return kx == 0 || 2 * kx == grid.width ? 1 : 2; }
 
-/// Mean power of u over modes of like multipole.
+/// Mean power of u over modes of one multipole.
 class Spectrum {
  public:
-  Spectrum(Grid grid, double pixel_arcmin, std::int64_t maps) : grid_(grid), fft_(grid) {
-    // Modes of one multipole are one bin, and neighbours join until a bin's power is known to some percent.
+  Spectrum(Grid grid, double pixel_arcmin) : grid_(grid), fft_(grid) {
     std::map<long, std::vector<int>> rings;  // by multipole, to a thousandth of the lowest
     const double lowest = std::min(multipole(grid, pixel_arcmin, 0, 1), multipole(grid, pixel_arcmin, 1, 0));
     for (int ky = 0; ky < grid.height; ++ky) {
@@ -69,21 +68,18 @@ class Spectrum {
         rings[std::lround(1000 * multipole(grid, pixel_arcmin, ky, kx) / lowest)].push_back(ky * grid.half_width() +
                                                                                             kx);
     }
-    const double enough = std::clamp(16000.0 / static_cast<double>(maps), 4.0, 64.0);
     bin_.resize(static_cast<std::size_t>(grid.modes()));
     for (const auto& [ring, members] : rings) {
-      if (modes_.empty() || modes_.back() >= enough || modes_.size() == 1) {  // the mean of maps stands alone
-        modes_.push_back(0);
-        multipoles.push_back(0);
-      }
+      modes_.push_back(0);
+      multipoles_.push_back(0);
       for (const int mode : members) {
         const int ky = mode / grid.half_width(), kx = mode % grid.half_width();
         bin_[static_cast<std::size_t>(mode)] = modes_.size() - 1;
         modes_.back() += weight(grid, kx);
-        multipoles.back() += weight(grid, kx) * multipole(grid, pixel_arcmin, ky, kx);
+        multipoles_.back() += weight(grid, kx) * multipole(grid, pixel_arcmin, ky, kx);
       }
+      multipoles_.back() /= modes_.back();
     }
-    for (std::size_t b = 0; b < modes_.size(); ++b) multipoles[b] /= modes_[b];
   }
 
   /// @param values  [n, H, W]
@@ -119,9 +115,37 @@ class Spectrum {
     return 0.5 * sum / static_cast<double>(grid_.pixels());
   }
 
-  std::vector<double> multipoles;  ///< of the bins
+  /// A smooth curve through the power: at the mean of maps (l = 0) its own value, else exp of a parabola in ln l that
+  /// is fitted to ln P with weights falling by e^-1/2 over a factor 1.35 in l. So a few modes at the lowest multipoles
+  /// lean on their neighbours.
+  void smooth(const std::vector<double>& power, std::vector<double>& multipole, std::vector<double>& value) const {
+    constexpr int points = 96;
+    multipole = {0};
+    value = {power[0]};
+    const double low = std::log(multipoles_[1]), high = std::log(multipoles_.back());
+    for (int i = 0; i < points; ++i) {
+      const double at = low + (high - low) * i / (points - 1);
+      double sums[5] = {}, products[3] = {};  // of t^k, and of t^k ln P
+      for (std::size_t b = 1; b < power.size(); ++b) {
+        const double t = (std::log(multipoles_[b]) - at) / std::log(1.35);
+        double term = modes_[b] * std::exp(-0.5 * t * t);
+        for (int k = 0; k < 5; ++k, term *= t) {
+          sums[k] += term;
+          if (k < 3) products[k] += term * std::log(power[b]);
+        }
+      }
+      // The parabola's value at t = 0, by Cramer's rule.
+      const auto minor = [](double a, double b, double c, double d) { return a * d - b * c; };
+      const double m0 = minor(sums[2], sums[3], sums[3], sums[4]), m1 = minor(sums[1], sums[2], sums[3], sums[4]),
+                   m2 = minor(sums[1], sums[2], sums[2], sums[3]);
+      const double whole = sums[0] * m0 - sums[1] * m1 + sums[2] * m2;
+      multipole.push_back(std::exp(at));
+      value.push_back(std::exp((products[0] * m0 - products[1] * m1 + products[2] * m2) / whole));
+    }
+  }
 
  private:
+  std::vector<double> multipoles_;
   Grid grid_;
   RealFft fft_;
   std::vector<std::size_t> bin_;  // of each mode
@@ -193,7 +217,7 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
   const double deviation = std::sqrt(std::max(0.0, squares / count - sum / count * (sum / count)));
   require(deviation > 0, ExitCode::input, "the training maps do not vary", config.where("data"),
           "give maps that differ from pixel to pixel");
-  const Spectrum spectrum(grid, pixel_arcmin, static_cast<std::int64_t>(maps.extent(0)));
+  const Spectrum spectrum(grid, pixel_arcmin);
   if (s.lognormal) {
     const double lowest = -least + 0.02 * deviation;  // nearer, a single pixel makes the likelihood infinite
     if (config.has("field.kappa0")) {
@@ -214,12 +238,12 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
   const Logarithms u = logarithms(maps, s.lognormal, s.kappa0);
   s.mean = u.mean;
   if (whiten) {
-    s.multipole = spectrum.multipoles;
-    s.power = spectrum(u.values);
+    std::vector<double> power = spectrum(u.values);
     // Where the maps have no power, as simulated ones have no mean, there is rounding, which must not be made large.
-    const double most = *std::max_element(s.power.begin(), s.power.end());
-    for (double& power : s.power) power = std::max(power, 1e-10 * most);
-    if (s.power.size() > 1) s.power[0] = std::max(s.power[0], 1e-3 * s.power[1]);
+    const double most = *std::max_element(power.begin(), power.end());
+    for (double& p : power) p = std::max(p, 1e-10 * most);
+    power[0] = std::max(power[0], 1e-3 * power[1]);
+    spectrum.smooth(power, s.multipole, s.power);
     require(std::all_of(s.power.begin(), s.power.end(), [](double p) { return p > 0; }), ExitCode::input,
             "the training maps have no power at some multipole", config.where("data"),
             "give maps that are not smoothed away, or set field.whiten = false");

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <sstream>
 
+#include "umbriel/models/diffusion.hpp"
 #include "umbriel/models/flow_model.hpp"
 
 namespace umbriel {
@@ -37,7 +38,7 @@ void GenerativeModelRecord::save(const std::string& path, const nn::ParameterSet
 
 GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
   const nn::Metadata metadata = nn::SafetensorsFile(path).metadata();
-  const std::string remedy = "give a file that `umbriel train flow` wrote";
+  const std::string remedy = "give a file that `umbriel train flow` or `train diffusion` wrote";
   const auto entry = [&](const std::string& key) {
     const auto found = metadata.find(key);
     require(found != metadata.end(), ExitCode::input, "the metadata lack " + key, path, remedy);
@@ -77,7 +78,8 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
 }
 
 std::unique_ptr<MapGenerator> make_generator(const std::string& path, const GenerativeModelRecord& record,
-                                             const Config&, const nn::Options& options) {
+                                             const Config& config, const nn::Options& options) {
+  if (record.kind == "diffusion") return make_diffusion_generator(path, record, config, options);
   require(record.kind == "flow", ExitCode::input, "there is no model of the kind \"" + record.kind + "\"", path,
           "give a file that this version of umbriel wrote");
   return make_flow_generator(path, record, options);

@@ -1,4 +1,4 @@
-/// Models that make new maps: what `train flow` writes and `generate` reads, by name.
+/// Models that make new maps: what `train flow` and `train diffusion` write and `generate` reads, by name.
 ///
 /// Their files are safetensors with the network's settings, those of the transform, and the size of maps as metadata.
 #pragma once
@@ -15,7 +15,7 @@ namespace umbriel {
 
 /// What a model was trained on.
 struct GenerativeModelRecord {
-  std::string kind;    ///< "flow"
+  std::string kind;    ///< "flow" or "diffusion"
   std::string config;  ///< TOML: what the network is made from
   Grid grid;
   double pixel_arcmin = 0;

@@ -1,5 +1,6 @@
 #include "umbriel/statistics/covariance.hpp"
 
+#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -204,6 +205,56 @@ std::vector<double> bootstrap_errors(const Communicator& comm, const std::vector
   std::vector<double> out(p * p);
   for (std::size_t e = 0; e < out.size(); ++e)
     out[e] = std::sqrt(std::max(0.0, squares[e] - sum[e] * sum[e] / resamples) / (resamples - 1));
+  return out;
+}
+
+EnsembleComparison compare(const Covariance& ensemble, const std::vector<double>& errors, const Covariance& other,
+                           const std::vector<double>& other_errors) {
+  const std::size_t p = ensemble.size();
+  require(other.size() == p, ExitCode::input,
+          "vectors of " + std::to_string(p) + " numbers are compared with vectors of " + std::to_string(other.size()),
+          "", "compare the same statistics");
+  EnsembleComparison out;
+  const auto error_of_ratio = [](double a, double a_error, double b, double b_error) {
+    return std::fabs(a / b) * std::hypot(a_error / a, b_error / b);
+  };
+  for (std::size_t i = 0; i < p; ++i) {
+    const double a = ensemble.mean[i], b = other.mean[i];
+    out.mean_ratio.push_back(a / b);
+    out.mean_ratio_error.push_back(error_of_ratio(a, std::sqrt(ensemble.covariance[i * p + i] / count(ensemble.n)), b,
+                                                  std::sqrt(other.covariance[i * p + i] / count(other.n))));
+  }
+  const std::vector<double> r = correlation_of(ensemble.covariance), r_other = correlation_of(other.covariance);
+  const double both = std::sqrt(1 / count(ensemble.n) + 1 / count(other.n));
+  for (std::size_t i = 0; i < p * p; ++i) {
+    const double a = ensemble.covariance[i], b = other.covariance[i];
+    out.covariance_ratio.push_back(a / b);
+    out.covariance_ratio_error.push_back(error_of_ratio(a, errors[i], b, other_errors[i]));
+    out.correlation_difference.push_back(r[i] - r_other[i]);
+    out.correlation_difference_error.push_back((1 - r_other[i] * r_other[i]) * both);
+  }
+  using Matrix = Eigen::Matrix<double, -1, -1, Eigen::RowMajor>;
+  const auto n = static_cast<Eigen::Index>(p);
+  const Matrix a = Eigen::Map<const Matrix>(ensemble.covariance.data(), n, n),
+               b = Eigen::Map<const Matrix>(other.covariance.data(), n, n);
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  out.divergence = out.divergence_expected = nan;
+  const Eigen::LLT<Matrix> root(b);
+  const bool enough = std::min(count(ensemble.n), count(other.n)) > static_cast<double>(p) + 1;
+  if (!enough || root.info() != Eigen::Success) return out;
+  const Matrix half = root.matrixL().solve(a);
+  const Matrix relative = root.matrixL().solve(half.transpose());
+  const Eigen::SelfAdjointEigenSolver<Matrix> solver(relative, Eigen::EigenvaluesOnly);
+  const Eigen::VectorXd& ratios = solver.eigenvalues();
+  if (solver.info() != Eigen::Success || !(ratios.minCoeff() > 0)) return out;
+  out.eigenvalue_ratios.assign(ratios.data(), ratios.data() + p);
+  Eigen::VectorXd shift(n);
+  for (std::size_t i = 0; i < p; ++i) shift(static_cast<Eigen::Index>(i)) = ensemble.mean[i] - other.mean[i];
+  const Eigen::VectorXd white = root.matrixL().solve(shift);
+  out.divergence = 0.5 * ((ratios.array() - 1 - ratios.array().log()).sum() + white.squaredNorm());
+  const double numbers = static_cast<double>(p);
+  out.divergence_expected =
+      0.25 * (2 * numbers + numbers * (numbers + 1)) * (1 / count(ensemble.n) + 1 / count(other.n));
   return out;
 }
 

@@ -60,4 +60,23 @@ std::vector<double> bootstrap_errors(const Communicator& comm, const std::vector
                                      const Covariance& sample, int resamples, std::uint64_t seed);
 /// @}
 
+/// How an ensemble of vectors differs from another, for instance generated maps from simulations.
+struct EnsembleComparison {
+  std::vector<double> mean_ratio, mean_ratio_error;              ///< [p]
+  std::vector<double> covariance_ratio, covariance_ratio_error;  ///< [p, p]
+  /// Of the correlation coefficients, [p, p]; its error is Gaussian, (1 - r^2) sqrt(1 / n + 1 / n').
+  std::vector<double> correlation_difference, correlation_difference_error;
+  /// Of C' ^-1/2 C C' ^-1/2, rising: the ratio of variances along the directions in which they differ most and least;
+  /// empty where one of the covariances cannot be inverted.
+  std::vector<double> eigenvalue_ratios;
+  /// Kullback-Leibler divergence of N(mean', C') from N(mean, C) in nats, and what two samples of one Gaussian give on
+  /// average, (p + p (p + 1) / 2) / 2 (1 / n + 1 / n'); NaN where one of the covariances cannot be inverted.
+  double divergence = 0, divergence_expected = 0;
+};
+
+/// @param errors, other_errors  [p, p] standard errors of the covariances' elements
+/// @throws Error(input) for vectors of different length
+EnsembleComparison compare(const Covariance& ensemble, const std::vector<double>& errors, const Covariance& other,
+                           const std::vector<double>& other_errors);
+
 }  // namespace umbriel

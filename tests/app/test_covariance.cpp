@@ -89,5 +89,35 @@ TEST(CovarianceProgram, ReadsSeveralFilesAndRefusesBadOnes) {
   }
 }
 
+TEST(CovarianceProgram, ComparesWithAnotherEnsemble) {
+  const Folder folder;
+  std::vector<double> one, other;
+  for (int i = 0; i < 40; ++i) {
+    const double x = i % 7 - 3, y = i % 5 - 2;
+    one.insert(one.end(), {10 + x, 5 + y});
+    other.insert(other.end(), {20 + 2 * x, 5 + y});
+  }
+  write_npy(folder / "one.npy", {40, 2}, one.data());
+  write_npy(folder / "other.npy", {40, 2}, other.data());
+  write_npy(folder / "wide.npy", {2, 3}, one.data());
+  folder.write("c.toml", "[run]\noutput = \"c.h5\"\n[covariance]\nvectors = \"one.npy\"\nagainst = \"other.npy\"\n");
+  std::string first;
+  for (const int ranks : {1, 2}) {
+    const Outcome outcome = folder.umbriel("covariance c.toml", ranks);
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    EXPECT_NE(outcome.output.find("means within 50.00 %, variances within 75.0 %, correlations within 0.000"),
+              std::string::npos)
+        << outcome.output;
+    const Hdf5Reader file(folder / "c.h5");
+    EXPECT_NEAR(file.read<double>("/comparison/mean_ratio")[0], 0.5, 0.01);
+    EXPECT_NEAR(file.read<double>("/comparison/covariance_ratio")[0], 0.25, 1e-12);
+    if (first.empty()) first = file.data_digest();
+    EXPECT_EQ(file.data_digest(), first);
+  }
+  const Outcome bad = folder.umbriel("covariance c.toml --set covariance.against=wide.npy", 2);
+  EXPECT_EQ(bad.code, 3) << bad.output;
+  EXPECT_NE(bad.output.find("wide.npy"), std::string::npos) << bad.output;
+}
+
 }  // namespace
 }  // namespace umbriel

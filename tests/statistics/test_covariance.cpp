@@ -124,6 +124,39 @@ TEST(Covariance, FactorsOfTheInverse) {
   EXPECT_NEAR(sellentin_heavens(3.0, 1.2, 10000000, 4), gaussian, 1e-5);
 }
 
+TEST(Covariance, ComparesTwoEnsembles) {
+  // Diagonal covariances, so that everything is known in closed form.
+  const Covariance a{101, {1, 3}, {4, 0, 0, 9}}, b{401, {2, 3}, {2, 0, 0, 18}};
+  const std::vector<double> a_errors = {0.4, 1, 1, 0.9}, b_errors = {0.1, 1, 1, 0};
+  const EnsembleComparison c = compare(a, a_errors, b, b_errors);
+  EXPECT_DOUBLE_EQ(c.mean_ratio[0], 0.5);
+  EXPECT_NEAR(c.mean_ratio_error[0], 0.5 * std::hypot(std::sqrt(4 / 101.0), std::sqrt(2 / 401.0) / 2), 1e-12);
+  EXPECT_DOUBLE_EQ(c.covariance_ratio[0], 2);
+  EXPECT_NEAR(c.covariance_ratio_error[0], 2 * std::hypot(0.1, 0.05), 1e-12);
+  EXPECT_DOUBLE_EQ(c.correlation_difference[1], 0);
+  EXPECT_NEAR(c.correlation_difference_error[1], std::sqrt(1 / 101.0 + 1 / 401.0), 1e-12);
+  ASSERT_EQ(c.eigenvalue_ratios.size(), 2U);
+  EXPECT_NEAR(c.eigenvalue_ratios[0], 0.5, 1e-12);
+  EXPECT_NEAR(c.eigenvalue_ratios[1], 2, 1e-12);
+  // 1/2 (tr - p + (difference of means)^2 / variance - ln det), the logarithms of 2 and 1/2 cancelling.
+  EXPECT_NEAR(c.divergence, 0.5 * (2.5 - 2 + 1.0 / 2), 1e-12);
+
+  // Two samples of one distribution differ as much as is expected.
+  const std::size_t p = 4;
+  const auto many = correlated(4000, p, Communicator());
+  const std::vector<double> first(many.begin(), many.begin() + 2000 * p), second(many.begin() + 2000 * p, many.end());
+  const Covariance x = covariance_of(Communicator(), first, p), y = covariance_of(Communicator(), second, p);
+  const EnsembleComparison same =
+      compare(x, jackknife_errors(Communicator(), first, x), y, jackknife_errors(Communicator(), second, y));
+  EXPECT_LT(same.divergence, 3 * same.divergence_expected);
+  EXPECT_GT(same.divergence, 0.2 * same.divergence_expected);
+  for (std::size_t i = 0; i < p * p; ++i)
+    EXPECT_LT(std::fabs(same.covariance_ratio[i] - 1), 4 * same.covariance_ratio_error[i]);
+
+  EXPECT_TRUE(compare({3, {1, 3}, {4, 0, 0, 9}}, a_errors, b, b_errors).eigenvalue_ratios.empty());
+  EXPECT_THROW(compare(a, a_errors, {9, {1}, {1}}, {1}), Error);
+}
+
 TEST(Covariance, RefusesWhatIsNoNumber) {
   auto local = correlated(12, 3);
   const ShardRange shard = shard_range(12, world().rank(), world().size());
