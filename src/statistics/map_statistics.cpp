@@ -102,6 +102,7 @@ Bins::Bins(std::vector<double> edges, const std::string& where) : edges_(std::mo
               std::all_of(edges_.begin(), edges_.end(), [](double edge) { return std::isfinite(edge); }),
           ExitCode::usage, "the edges of the bins do not increase", where,
           "give two numbers or more, each above the one before");
+  bins_a_unit_ = static_cast<double>(size()) / (edges_.back() - edges_.front());
 }
 
 std::vector<double> Bins::centres() const {
@@ -119,7 +120,11 @@ Bins Bins::scaled(double unit) const {
 
 int Bins::operator()(double value) const {
   if (!(value >= edges_.front() && value < edges_.back())) return -1;
-  return static_cast<int>(std::upper_bound(edges_.begin(), edges_.end(), value) - edges_.begin()) - 1;
+  // Right at once where bins are of one width, and a few steps away where they are not.
+  std::size_t bin = std::min(size() - 1, static_cast<std::size_t>((value - edges_.front()) * bins_a_unit_));
+  while (value < edges_[bin]) --bin;
+  while (value >= edges_[bin + 1]) ++bin;
+  return static_cast<int>(bin);
 }
 
 double standard_deviation(const Footprint& footprint, const double* map) {
@@ -160,10 +165,10 @@ MinkowskiFunctionals minkowski_functionals(const Footprint& footprint, const dou
   const Grid grid = footprint.grid;
   const Padded<double> padded(grid, footprint.border, map);
   const Bins scaled = bins.scaled(unit);
-  std::vector<double> nu = scaled.centres();
+  const std::vector<double> nu = scaled.centres();
   const std::size_t n = bins.size();
   MinkowskiFunctionals out{std::vector<double>(n, 0), std::vector<double>(n, 0), std::vector<double>(n, 0)};
-  std::vector<double> above(n + 1, 0);  // pixels between one threshold and the next
+  std::vector<double> above(n + 1, 0);  // pixels from one threshold to the next
   double pixels = 0;
   const auto width = static_cast<std::size_t>(grid.width);
   std::vector<double> boundary(width), curvature(width);
@@ -187,11 +192,15 @@ MinkowskiFunctionals minkowski_functionals(const Footprint& footprint, const dou
     for (int x = 0; x < grid.width; ++x) {
       if (known[x] == 0) continue;
       pixels += 1;
-      above[static_cast<std::size_t>(std::upper_bound(nu.begin(), nu.end(), here[x]) - nu.begin())] += 1;
       const int bin = scaled(here[x]);
-      if (bin < 0) continue;
-      out.v1[static_cast<std::size_t>(bin)] += length[x];
-      out.v2[static_cast<std::size_t>(bin)] += turn[x];
+      if (bin < 0) {
+        above[here[x] < scaled.edges().front() ? 0 : n] += 1;
+        continue;
+      }
+      const auto b = static_cast<std::size_t>(bin);
+      above[here[x] < nu[b] ? b : b + 1] += 1;
+      out.v1[b] += length[x];
+      out.v2[b] += turn[x];
     }
   }
   require(pixels > 0, ExitCode::input, "no pixel of the mask has its neighbours observed, and so a gradient", "",

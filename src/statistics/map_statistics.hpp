@@ -45,6 +45,7 @@ class Bins {
 
  private:
   std::vector<double> edges_;
+  double bins_a_unit_;
 };
 
 /// Standard deviation of the observed pixels, with 1 / n, about their mean; 0 where it is no more than rounding.

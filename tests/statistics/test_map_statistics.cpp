@@ -181,6 +181,16 @@ TEST(MapStatistics, RefuseWhatMakesNoSense) {
   EXPECT_THROW(Bins({1, 0}), Error);
   EXPECT_THROW(Bins({0, nan}), Error);
   EXPECT_THROW(Bins({0, 1}).scaled(0), Error);
+  const Bins uneven({-1, 0, 1e-3, 0.5, 0.51, 40, 1e300});
+  for (int b = 0; b < 6; ++b) {
+    const double low = uneven.edges()[static_cast<std::size_t>(b)],
+                 high = uneven.edges()[static_cast<std::size_t>(b) + 1];
+    EXPECT_EQ(uneven(low), b);
+    EXPECT_EQ(uneven(std::nextafter(high, low)), b);
+    EXPECT_EQ(uneven(low + (high - low) / 3), b);
+  }
+  EXPECT_EQ(uneven(1e300), -1);
+  EXPECT_EQ(uneven(std::nextafter(-1.0, -2.0)), -1);
   EXPECT_EQ(Bins({0, 1, 3})(nan), -1);
   EXPECT_EQ(Bins({0, 1, 3})(3), -1);
   EXPECT_EQ(Bins({0, 1, 3})(1), 1);
