@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
 #include <numbers>
 
 #include "umbriel/core/check.hpp"
+#include "umbriel/data/fits.hpp"
 #include "umbriel/rng/philox.hpp"
 
 namespace umbriel {
@@ -111,6 +114,37 @@ TEST(MapStatistics, MinkowskiFunctionalsAreThoseOfNumpysDifferences) {
   EXPECT_EQ(flat.v0, (std::vector<double>{1, 1, 0}));
   EXPECT_EQ(flat.v1, (std::vector<double>{0, 0, 0}));
   EXPECT_EQ(flat.v2, (std::vector<double>{0, 0, 0}));
+}
+
+// LensTools' C functions, run on this map with norm = True: V1 and V2 are sigma times ours.
+TEST(MapStatistics, AreLensToolsOfASimulatedMap) {
+  const char* reference = std::getenv("UMBRIEL_REFERENCE_DATA");
+  const std::filesystem::path path =
+      std::filesystem::path(reference != nullptr ? reference : "") / "kappa" / "massivenus_kappa_320.fits";
+  if (!std::filesystem::exists(path)) GTEST_SKIP() << "no " << path;
+  const FitsImage image = read_fits_image(path.string());
+  std::vector<double> map;
+  for (const double value : image.values) map.push_back(static_cast<double>(static_cast<float>(value)));
+  const Footprint footprint({image.height, image.width}, std::vector<double>(map.size(), 1.0), Border::periodic);
+  const double sigma = standard_deviation(footprint, map.data());
+  EXPECT_NEAR(sigma, 0.018296550104734386, 1e-14);
+  const Bins bins({-2, -1, 0, 1, 2, 3, 4, 5});
+  EXPECT_EQ(peak_counts(footprint, map.data(), bins, sigma), (std::vector<double>{22, 761, 1207, 595, 223, 104, 44}));
+  MinkowskiFunctionals v = minkowski_functionals(footprint, map.data(), bins, sigma, 1);
+  for (double& value : v.v1) value *= sigma;
+  for (double& value : v.v2) value *= sigma;
+  expect_near(v.v0,
+              {0.9986132812492334, 0.7315234374994763, 0.25704101562490783, 0.0770996093750034, 0.027099609375001502,
+               0.01096679687499981, 0.005224609374999932},
+              1e-11);
+  expect_near(v.v1,
+              {3.926382741970214e-05, 0.0004983230364901048, 0.0005226122228087688, 0.0002393735687516654,
+               9.675461231109304e-05, 4.329663783926993e-05, 2.090744578173473e-05},
+              1e-16);
+  expect_near(v.v2,
+              {-1.0244081280632246e-05, -2.9133788944209543e-05, 5.402763744573595e-05, 5.329759176725222e-05,
+               2.8229788175098064e-05, 1.4538916055185627e-05, 7.0266425619870775e-06},
+              1e-17);
 }
 
 // A Gaussian field: Tomita (1986, Prog. Theor. Phys. 76, 952) in two dimensions.
