@@ -19,7 +19,8 @@ namespace umbriel {
 namespace {
 
 /// @param rate  default
-nn::TrainerOptions read_training(const Config& config, double rate) {
+/// @param keep_best  default
+nn::TrainerOptions read_training(const Config& config, double rate, bool keep_best) {
   nn::TrainerOptions o;
   o.steps = config.integer("train.steps", 10000, 1, std::int64_t{1} << 40);
   o.seed = read_seed(config);
@@ -45,6 +46,7 @@ nn::TrainerOptions read_training(const Config& config, double rate) {
   }
   o.average_decay = config.number("train.average_decay", 0.999, 0, 0.9999999);
   o.validate_every = config.integer("train.validate_every", 500, 0);
+  o.keep_best = config.choice("train.keep", keep_best ? "best" : "last", {"best", "last"}) == "best";
   const RunLimits limits = read_run_limits(config);
   o.checkpoint_minutes = limits.checkpoint;
   o.checkpoint_steps = config.integer("train.checkpoint_steps", 0, 0);
@@ -70,7 +72,8 @@ std::string identity_of(const Config& config, const std::vector<InputFile>& inpu
 /// What a word after `train` stands for.
 struct Target {
   std::unique_ptr<nn::TrainingTask> task;
-  double rate = 0;  ///< default of the learning rate
+  double rate = 0;         ///< default of the learning rate
+  bool keep_best = false;  ///< default of what is kept
   std::string description;
   double flops = 0, bytes = 0;  ///< of a step on this rank
   std::vector<InputFile> inputs;
@@ -114,6 +117,7 @@ Target flow_target(const Communicator& comm, const Config& config, const nn::Opt
   auto owned = std::make_unique<FlowTask>(comm, config, read_seed(config), compute);
   FlowTask* const task = owned.get();
   Target target = describe(std::move(owned), 1e-3);
+  target.keep_best = true;
   target.initialise = [task](std::uint64_t seed, nn::Initialisation scheme) { task->flow().initialise(seed, scheme); };
   target.save = [task](const std::string& path, const View1<float>& values, nn::Metadata record) {
     task->record().save(path, task->parameters(), values, std::move(record));
@@ -125,6 +129,7 @@ Target diffusion_target(const Communicator& comm, const Config& config, const nn
   auto owned = std::make_unique<DiffusionTask>(comm, config, read_seed(config), compute);
   DiffusionTask* const task = owned.get();
   Target target = describe(std::move(owned), 1e-3);
+  target.keep_best = true;
   target.initialise = [task](std::uint64_t seed, nn::Initialisation scheme) {
     nn::initialise(task->parameters(), seed, scheme);
   };
@@ -161,7 +166,7 @@ ExitCode run_train(const CommandLine& line) {
   nn::TrainerOptions options;
   nn::Initialisation initial{};
   comm.together([&] {
-    options = read_training(config, target.rate);
+    options = read_training(config, target.rate, target.keep_best);
     initial = nn::initialisation_named(
         config.choice("train.initialisation", "he-normal",
                       {"he-normal", "he-uniform", "glorot-normal", "glorot-uniform", "pytorch"}));
@@ -178,7 +183,7 @@ ExitCode run_train(const CommandLine& line) {
   std::snprintf(text, sizeof text, "%.3g million parameters, %.3g GFLOP a step and rank, %s a rank",
                 1e-6 * static_cast<double>(set.count()), 1e-9 * target.flops, human_bytes(target.bytes).c_str());
   // Weights, their average and the optimiser's two moments, in three generations; a line of metrics a step.
-  const double disk = 3 * 16.0 * static_cast<double>(set.count()) + 60.0 * static_cast<double>(options.steps);
+  const double disk = 3 * (options.keep_best ? 20.0 : 16.0) * static_cast<double>(set.count()) + 60.0 * static_cast<double>(options.steps);
   if (line.dry_run) {
     print_dry_run(line, {target.description, text, "disk: " + human_bytes(disk)});
     return ExitCode::done;
@@ -210,7 +215,7 @@ ExitCode run_train(const CommandLine& line) {
   std::snprintf(text, sizeof text, "%.0f", history.seconds.empty() ? 0.0 : history.seconds.back());
   record["umbriel.seconds"] = text;
   for (std::size_t i = 0; i < history.names.size(); ++i) {
-    std::snprintf(text, sizeof text, "%.5f", history.values[history.values.size() - history.names.size() + i]);
+    std::snprintf(text, sizeof text, "%.5f", history.values[trainer.kept() * history.names.size() + i]);
     record["umbriel.validation." + history.names[i]] = text;
   }
   std::string inputs;

@@ -91,17 +91,19 @@ std::vector<float> MapFolder::load(int file, std::int64_t first, Shape& shape) c
   switch (kind_of(path)) {
     case Kind::hdf5: {
       const Hdf5Reader reader(path);
-      if (!reader.has(options_.dataset)) {
+      std::string dataset = options_.dataset;
+      if (dataset.empty()) dataset = reader.has("/generated/kappa") ? "/generated/kappa" : "/simulation/kappa";
+      if (!reader.has(dataset)) {
         std::string known;
         for (const std::string& name : reader.datasets()) known.append(known.empty() ? "it has " : ", ").append(name);
-        throw Error(ExitCode::input, "the file has no dataset " + options_.dataset, path,
+        throw Error(ExitCode::input, "the file has no dataset " + dataset, path,
                     known.empty() ? "it has none" : known);
       }
-      extents = reader.shape(options_.dataset);
+      extents = reader.shape(dataset);
       if (extents.size() == 2) {
-        values = reader.read<float>(options_.dataset);
+        values = reader.read<float>(dataset);
       } else if (extents.size() == 3 && extents[0] > 0) {
-        values = reader.read<float>(options_.dataset, static_cast<std::uint64_t>(first), 1);
+        values = reader.read<float>(dataset, static_cast<std::uint64_t>(first), 1);
       }
       break;
     }

@@ -43,13 +43,16 @@ Trainer::Trainer(const Communicator& comm, TrainingTask& task, TrainerOptions op
       options_(std::move(options)),
       optimiser_(make_optimiser(task.parameters(), options_.optimiser)),
       spectral_(task.parameters(), options_.seed, options_.spectral_limit),
-      average_(task.parameters(), options_.average_decay) {}
+      average_(task.parameters(), options_.average_decay) {
+  if (options_.keep_best) best_ = View1<float>("umbriel::nn::best_weights", task.parameters().values().size());
+}
 
 std::vector<std::pair<std::string, View1<float>>> Trainer::state() const {
   std::vector<std::pair<std::string, View1<float>>> arrays = {{"weights", task_.parameters().values()},
                                                               {"buffers", task_.parameters().buffer_values()}};
   for (const auto& part : {optimiser_->state(), spectral_.state(), average_.state()})
     arrays.insert(arrays.end(), part.begin(), part.end());
+  arrays.emplace_back("best", best_);
   return arrays;
 }
 
@@ -182,8 +185,18 @@ void Trainer::write_metrics(bool anew) const {
   });
 }
 
-void Trainer::validate(const Space& space) {
-  const auto measured = task_.validate(space, average_.values());
+std::size_t Trainer::kept() const {
+  const std::size_t names = history_.names.size(), last = history_.validated.size() - 1;
+  if (best_.size() == 0 || names == 0) return last;
+  std::size_t best = 0;
+  for (std::size_t v = 1; v <= last; ++v) {
+    if (history_.values[v * names] < history_.values[best * names]) best = v;
+  }
+  return best;
+}
+
+void Trainer::validate(const Space& space, const View1<float>& values) {
+  const auto measured = task_.validate(space, values);
   history_.names.clear();
   std::string text;
   for (const auto& [name, value] : measured) {
@@ -194,6 +207,7 @@ void Trainer::validate(const Space& space) {
     text += entry;
   }
   history_.validated.push_back(step_);
+  if (best_.size() > 0 && kept() + 1 == history_.validated.size()) Kokkos::deep_copy(best_, values);
   if (comm_.is_root()) log::info("step " + std::to_string(step_) + ": " + text);
 }
 
@@ -203,6 +217,7 @@ bool Trainer::run(const Space& space) {
   Progress progress(comm_, "training", options_.steps - step_, "steps");
   const Stopwatch watch;
   double last_checkpoint = 0, longest = 0;
+  if (options_.keep_best && step_ == 0 && history_.validated.empty()) validate(space, set.values());
   write_metrics(true);
   while (step_ < options_.steps) {
     const double began = watch.seconds();
@@ -229,7 +244,8 @@ bool Trainer::run(const Space& space) {
     history_.seconds.push_back(seconds_before_ + watch.seconds());
     ++step_;
     const bool last = step_ == options_.steps;
-    if (last || (options_.validate_every > 0 && step_ % options_.validate_every == 0)) validate(space);
+    if (last || (options_.validate_every > 0 && step_ % options_.validate_every == 0))
+      validate(space, average_.values());
     char note[48];
     std::snprintf(note, sizeof note, "loss %.4f", loss);
     progress.add(comm_.is_root() ? 1 : 0, note);

@@ -34,7 +34,8 @@ class TrainingTask {
   virtual std::vector<double> gradients(const Space& space, std::int64_t step,
                                         const std::function<void(std::int64_t)>& ready) = 0;
 
-  /// Names and values of what is measured on held-out examples with the weights `values`; the same on all ranks.
+  /// Names and values of what is measured on held-out examples with the weights `values`; the same on all ranks. The
+  /// first is what training is to make small.
   virtual std::vector<std::pair<std::string, double>> validate(const Space& space, const View1<float>& values) = 0;
 };
 
@@ -46,7 +47,10 @@ struct TrainerOptions {
   double average_decay = 0.999;
   double spectral_limit = 1.0;
   std::int64_t validate_every = 1000;  ///< steps; the last step is always followed by a validation
-  std::string identity;                ///< what a checkpoint must agree with to be resumed
+  /// Keep the averaged weights of the best validation, the untrained ones' among them, not the last: for models that
+  /// start from a good one, and maps that are few.
+  bool keep_best = false;
+  std::string identity;  ///< what a checkpoint must agree with to be resumed
   /// Called with the identity and the path of a checkpoint: throws if it is not to be resumed. None: it must be equal.
   std::function<void(const std::string& then, const std::string& path)> judge;
   std::string stem;                   ///< STEM.checkpoint.h5, STEM.metrics.csv, STEM.metrics.jsonl, STEM.validation.csv
@@ -78,7 +82,11 @@ class Trainer {
   bool run(const Space& space);
 
   /// Averaged weights: what is used afterwards.
-  const View1<float>& averaged() const { return average_.values(); }
+  const View1<float>& averaged() const {
+    return best_.size() > 0 && !history_.validated.empty() ? best_ : average_.values();
+  }
+  /// Which validation in the history is that of those weights.
+  std::size_t kept() const;
   const TrainingHistory& history() const { return history_; }
   std::int64_t step() const { return step_; }
   /// Removes the checkpoint, once the weights are safe.
@@ -88,7 +96,7 @@ class Trainer {
   std::vector<std::pair<std::string, View1<float>>> state() const;
   void write_checkpoint() const;
   void write_metrics(bool anew) const;
-  void validate(const Space& space);
+  void validate(const Space& space, const View1<float>& values);
 
   Communicator comm_;
   TrainingTask& task_;
@@ -96,6 +104,7 @@ class Trainer {
   std::unique_ptr<Optimiser> optimiser_;
   SpectralNormalisation spectral_;
   WeightAverage average_;
+  View1<float> best_;  // of the best validation, where those are kept
   std::int64_t step_ = 0;
   double seconds_before_ = 0;
   TrainingHistory history_;

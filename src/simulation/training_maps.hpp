@@ -48,7 +48,7 @@ class TrainingMaps {
   ///   data.validation_maps      default 64
   /// from files:
   ///   data.maps                 a file, a folder, or a list of them (see map_folder.hpp)
-  ///   data.dataset              of HDF5 files, default "/simulation/kappa"
+  ///   data.dataset              of HDF5 files, default /simulation/kappa or /generated/kappa
   ///   data.cache_gib            memory a rank for maps, default 1
   ///   data.subtract_mean        take from each whole map its mean, default false
   ///   data.crop                 cut an example at random from a larger map, default true

@@ -120,7 +120,7 @@ TEST(Train, RefusesBadInput) {
       {"train score train.toml --set train.learning_rate=-1", 2, 1, "train.learning_rate"},
       {"train score train.toml --set train.initialisation=zeros", 2, 1, "train.initialisation"},
       {"train score train.toml --set data.size=[15,16]", 2, 1, "multiples of 2"},
-      {"train flow train.toml", 2, 2, "score"},
+      {"train trees train.toml", 2, 2, "score"},
       {"train score nowhere.toml", 5, 1, "nowhere.toml"},
       {"train score train.toml --set run.output=nowhere/x.safetensors", 5, 1, "nowhere"},
       {"train score train.toml --set prior.power_spectrum=empty.txt", 3, 2, "empty.txt"},

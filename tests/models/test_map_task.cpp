@@ -56,6 +56,7 @@ class MapTaskTest : public ::testing::Test {
     options.schedule.warm_up = 2;
     options.average_decay = 0.9;
     options.validate_every = 3;
+    options.keep_best = true;
     options.stem = folder_ + "/" + name;
     nn::Trainer trainer(comm, task, options);
     trainer.resume();
@@ -93,11 +94,35 @@ TEST_F(MapTaskTest, DiffusionHasTheSameLossesOnAnyRanksAndThroughStops) {
   check<DiffusionTask>("[network]\nwidths = [8, 8]\nblocks = [1, 1]\nembedding = 8\n");
 }
 
+TEST_F(MapTaskTest, KeepsTheUntrainedWeightsWhereTrainingMakesItWorse) {
+  const Config config = Config::parse(configuration("[network]\nlevels = 2\nsteps = 2\nwidth = 8\n"), "test");
+  FlowTask task(world, config, 5, {});
+  task.flow().initialise(5, nn::Initialisation::he_normal);
+  const auto host = on_host(task.parameters().values());
+  const std::vector<float> start(host.data(), host.data() + host.size());
+  nn::TrainerOptions options;
+  options.steps = 4;
+  options.schedule.rate = 0.3;  // far too much
+  options.average_decay = 0;
+  options.validate_every = 2;
+  options.stem = folder_ + "/worse";
+  for (const bool keep_best : {true, false}) {
+    options.keep_best = keep_best;
+    options.identity = keep_best ? "best" : "last";
+    nn::Trainer trainer(world, task, options);
+    ASSERT_TRUE(trainer.run(Space()));
+    const auto kept = on_host(trainer.averaged());
+    const std::vector<float> weights(kept.data(), kept.data() + kept.size());
+    EXPECT_EQ(weights == start, keep_best);
+    EXPECT_EQ(trainer.history().validated[trainer.kept()], keep_best ? 0 : 4);
+  }
+}
+
 TEST_F(MapTaskTest, FlowLearnsWhatItsTransformDoesNotKnow) {
   // Lognormal maps as they are: all skewness is left to the flow.
   const Run run =
       train<FlowTask>(world, "transform = 'linear'\n[network]\nlevels = 2\nsteps = 3\nwidth = 16\n", "learns", 150);
-  const std::size_t last = run.values.size() - 3;
+  const std::size_t last = run.values.size() - 3;     // validations: nats, bits, gain
   EXPECT_LT(run.values[last], run.values[0] - 0.02);  // nats a pixel
   EXPECT_GT(run.values[last + 2], 0.02);              // gain over the transform alone
 }
