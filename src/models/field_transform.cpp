@@ -116,7 +116,7 @@ class Spectrum {
   }
 
   /// A smooth curve through the power: at the mean of maps (l = 0) its own value, else exp of a parabola in ln l that
-  /// is fitted to ln P with weights falling by e^-1/2 over a factor 1.8 in l. So a few modes at the lowest multipoles
+  /// is fitted to ln P with weights falling by e^-1/2 over a factor 1.5 in l. So a few modes at the lowest multipoles
   /// lean on their neighbours.
   void smooth(const std::vector<double>& power, std::vector<double>& multipole, std::vector<double>& value) const {
     constexpr int points = 96;
@@ -127,7 +127,7 @@ class Spectrum {
       const double at = low + (high - low) * i / (points - 1);
       double sums[5] = {}, products[3] = {};  // of t^k, and of t^k ln P
       for (std::size_t b = 1; b < power.size(); ++b) {
-        const double t = (std::log(multipoles_[b]) - at) / std::log(1.8);
+        const double t = (std::log(multipoles_[b]) - at) / std::log(1.5);
         double term = modes_[b] * std::exp(-0.5 * t * t);
         for (int k = 0; k < 5; ++k, term *= t) {
           sums[k] += term;
