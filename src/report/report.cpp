@@ -98,12 +98,15 @@ std::string header(const Hdf5Reader& file, const Part& part, const std::vector<P
 std::string report_html(const Hdf5Reader& result) {
   // 1. What is in the file.
   const bool samples = report::has_samples(result), validation = report::has_validation(result);
-  require(samples || validation, ExitCode::input,
-          "no posterior, summary or validation in the file: this is not a result of umbriel", result.path(),
-          "give the file that 'umbriel sample' or 'umbriel validate' wrote");
+  const bool covariance = report::has_covariance(result);
+  require(samples || validation || covariance, ExitCode::input,
+          "no posterior, summary, validation or covariance in the file: there is nothing to report", result.path(),
+          "give the file that 'umbriel sample', 'umbriel validate' or 'umbriel covariance' wrote");
 
   // 2. Its parts.
-  Part part = samples ? report::sample_part(result) : report::validate_part(result);
+  Part part = samples      ? report::sample_part(result)
+              : validation ? report::validate_part(result)
+                           : report::covariance_part(result);
   if (samples && validation) {
     Part second = report::validate_part(result);
     for (auto& section : second.sections) part.sections.push_back(std::move(section));

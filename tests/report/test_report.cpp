@@ -333,6 +333,41 @@ TEST_F(ReportTest, ShowsTarpAndTheGainOverWiener) {
     EXPECT_FALSE(contains(page, piece)) << piece;
 }
 
+TEST_F(ReportTest, ShowsACovarianceAndAComparison) {
+  const std::vector<double> mean = {1, 2, 3}, matrix = {4, 1, 0, 1, 9, 2, 0, 2, 16};
+  const auto fill = [&](Hdf5Writer& w, bool compared) {
+    const auto vector = [&](const std::string& name) { w.write<double>({name, {}, "1", "vector"}, {3}, mean.data()); };
+    const auto square = [&](const std::string& name) {
+      w.write<double>({name, {}, "1", "matrix"}, {3, 3}, matrix.data());
+    };
+    vector("/covariance/mean"), square("/covariance/covariance"), square("/covariance/correlation");
+    w.attribute("/covariance", "vectors", std::int64_t{500});
+    w.attribute("/covariance", "hartlap_factor", 0.9876);
+    w.attribute("/covariance", "shrinkage", 0.0123);
+    if (!compared) return;
+    for (const char* name : {"mean_ratio", "mean_ratio_error", "eigenvalue_ratios"})
+      vector(std::string("/comparison/") + name);
+    for (const char* name : {"covariance_ratio", "covariance_ratio_error", "correlation_difference"})
+      square(std::string("/comparison/") + name);
+    w.attribute("/comparison", "divergence", 0.5);
+    w.attribute("/comparison", "divergence_expected", 0.1);
+  };
+  const std::string alone = report_of([&](Hdf5Writer& w) { fill(w, false); });
+  for (const char* text : {"<h1>Covariance", "500", "0.9876", "0.0123", ">Correlation", ">Mean"})
+    EXPECT_TRUE(contains(alone, text)) << text;
+  EXPECT_FALSE(contains(alone, "Against the other ensemble"));
+  const std::string both = report_of([&](Hdf5Writer& w) { fill(w, true); });
+  for (const char* text :
+       {"Against the other ensemble", ">Variances", ">Eigenvalues", "nats between", "class=\"warning\""})
+    EXPECT_TRUE(contains(both, text)) << text;
+  // A matrix of another shape is left out.
+  const std::string odd = report_of([&](Hdf5Writer& w) {
+    w.write<double>({"/covariance/mean", {}, "1", "vector"}, {2}, mean.data());
+    w.write<double>({"/covariance/covariance", {}, "1", "matrix"}, {3, 3}, matrix.data());
+  });
+  EXPECT_FALSE(contains(odd, ">Correlation"));
+}
+
 TEST_F(ReportTest, RefusesWhatIsNoResult) {
   EXPECT_EQ(code_of([&] { report_of([](Hdf5Writer& w) {
                             write_list(w, "/catalogue/ra", {1, 2, 3});
