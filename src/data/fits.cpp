@@ -276,6 +276,12 @@ class Fits {
     const std::string_view base = key.substr(0, key.find_last_not_of("0123456789") + 1);
     const bool axes = key == "NAXIS" || key == "ZNAXIS" || key == "TFIELDS" || key.starts_with("WCSAXES");
     const bool is_tile = base == "ZTILE";
+    // CFITSIO has room for the longest text in quotes, not for the longest value without them.
+    if (base == "TTYPE" && card.substr(8, 2) == "= ") {
+      const auto first = card.find_first_not_of(' ', 10);
+      if (first != card.npos && card[first] != '\'')
+        refuse("the header key " + std::string(key) + " is no text in quotes");
+    }
     if (!axes && !is_tile && base != "NAXIS" && base != "ZNAXIS" && key != "BITPIX" && key != "ZBITPIX" &&
         key != "PCOUNT" && key != "GCOUNT")
       return;

@@ -379,6 +379,29 @@ TEST_F(FitsTest, HeadersThatCfitsioDoesNotStandAreRefused) {
   changed("PCOUNT  =                    0", "PCOUNT  =                  0x7");
 }
 
+TEST_F(FitsTest, NamesOfColumnsWithoutQuotesAreRefused) {
+  std::string table;
+  const auto card = [&](const std::string& text) { table += text + std::string(80 - text.size(), ' '); };
+  const auto pad = [&] { table.resize((table.size() + 2879) / 2880 * 2880, ' '); };
+  for (const char* text : {"SIMPLE  =                    T", "BITPIX  =                    8",
+                           "NAXIS   =                    0", "EXTEND  =                    T", "END"})
+    card(text);
+  pad();
+  for (const char* text :
+       {"XTENSION= 'BINTABLE'", "BITPIX  =                    8", "NAXIS   =                    2",
+        "NAXIS1  =                    8", "NAXIS2  =                    1", "PCOUNT  =                    0",
+        "GCOUNT  =                    1", "TFIELDS =                    1"})
+    card(text);
+  card("TTYPE1  = " + std::string(70, 'x'));  // CFITSIO writes beyond its memory
+  card("TFORM1  = '1D      '");
+  card("END");
+  pad();
+  table += std::string(2880, '\0');
+  write("bare.fits", table);
+  expect_error(ExitCode::input, {"bare.fits", "TTYPE1", "quotes"}, [&] { read_fits_image(path("bare.fits")); });
+  expect_error(ExitCode::input, {"bare.fits", "TTYPE1", "quotes"}, [&] { read_fits_column(path("bare.fits"), "x"); });
+}
+
 TEST_F(FitsTest, CompressedImagesMayNotClaimMoreThanTheFileHolds) {
   const auto compressed = [&](int kind) {
     return make("tiles.fits", [&](fitsfile* file, int* status) {
