@@ -24,6 +24,7 @@ double seconds() { return std::chrono::duration<double>(std::chrono::steady_cloc
 
 int main(int argc, char** argv) {
   const MpiSession mpi(argc, argv);
+  const Kokkos::ScopeGuard kokkos(argc, argv);
   CLI::App app("time a flow");
   std::string pass = "training", path;
   int size = 64, batch = 16, repeats = 5, warm_up = 2;
