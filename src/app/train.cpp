@@ -113,26 +113,15 @@ Target score_target(const Communicator& comm, const Config& config, const nn::Op
   return target;
 }
 
-Target flow_target(const Communicator& comm, const Config& config, const nn::Options& compute) {
-  auto owned = std::make_unique<FlowTask>(comm, config, read_seed(config), compute);
-  FlowTask* const task = owned.get();
+/// @param initialise  sets the parameters of a task
+template <class Task, class Initialise>
+Target maps_target(const Communicator& comm, const Config& config, const nn::Options& compute,
+                   const Initialise& initialise) {
+  auto owned = std::make_unique<Task>(comm, config, read_seed(config), compute);
+  Task* const task = owned.get();
   Target target = describe(std::move(owned), 1e-3);
   target.keep_best = true;
-  target.initialise = [task](std::uint64_t seed, nn::Initialisation scheme) { task->flow().initialise(seed, scheme); };
-  target.save = [task](const std::string& path, const View1<float>& values, nn::Metadata record) {
-    task->record().save(path, task->parameters(), values, std::move(record));
-  };
-  return target;
-}
-
-Target diffusion_target(const Communicator& comm, const Config& config, const nn::Options& compute) {
-  auto owned = std::make_unique<DiffusionTask>(comm, config, read_seed(config), compute);
-  DiffusionTask* const task = owned.get();
-  Target target = describe(std::move(owned), 1e-3);
-  target.keep_best = true;
-  target.initialise = [task](std::uint64_t seed, nn::Initialisation scheme) {
-    nn::initialise(task->parameters(), seed, scheme);
-  };
+  target.initialise = [=](std::uint64_t seed, nn::Initialisation scheme) { initialise(*task, seed, scheme); };
   target.save = [task](const std::string& path, const View1<float>& values, nn::Metadata record) {
     task->record().save(path, task->parameters(), values, std::move(record));
   };
@@ -142,7 +131,15 @@ Target diffusion_target(const Communicator& comm, const Config& config, const nn
 Target make_target(const std::string& name, const Communicator& comm, const Config& config,
                    const nn::Options& compute) {
   if (name == "score") return score_target(comm, config, compute);
-  return name == "flow" ? flow_target(comm, config, compute) : diffusion_target(comm, config, compute);
+  if (name == "flow") {
+    return maps_target<FlowTask>(comm, config, compute, [](const FlowTask& task, std::uint64_t seed, auto scheme) {
+      task.flow().initialise(seed, scheme);
+    });
+  }
+  return maps_target<DiffusionTask>(comm, config, compute,
+                                    [](const DiffusionTask& task, std::uint64_t seed, auto scheme) {
+                                      nn::initialise(task.parameters(), seed, scheme);
+                                    });
 }
 
 }  // namespace
@@ -183,7 +180,8 @@ ExitCode run_train(const CommandLine& line) {
   std::snprintf(text, sizeof text, "%.3g million parameters, %.3g GFLOP a step and rank, %s a rank",
                 1e-6 * static_cast<double>(set.count()), 1e-9 * target.flops, human_bytes(target.bytes).c_str());
   // Weights, their average and the optimiser's two moments, in three generations; a line of metrics a step.
-  const double disk = 3 * (options.keep_best ? 20.0 : 16.0) * static_cast<double>(set.count()) + 60.0 * static_cast<double>(options.steps);
+  const double disk = 3 * (options.keep_best ? 20.0 : 16.0) * static_cast<double>(set.count()) +
+                      60.0 * static_cast<double>(options.steps);
   if (line.dry_run) {
     print_dry_run(line, {target.description, text, "disk: " + human_bytes(disk)});
     return ExitCode::done;
