@@ -119,15 +119,6 @@ MapBatch as_maps(const Activations& a) {
                   static_cast<std::size_t>(a.extents.w));
 }
 
-void require_sides(const Network& network, Grid grid) {
-  const int multiple = network.side_multiple();
-  require(grid.height % multiple == 0 && grid.width % multiple == 0, ExitCode::usage,
-          "maps of " + std::to_string(grid.width) + " x " + std::to_string(grid.height) +
-              " pixels do not fit the network, which halves them until sides must be multiples of " +
-              std::to_string(multiple),
-          "diffusion", "change the size of the maps, or network.widths");
-}
-
 /// The trained network on tiles of maps.
 class Predictor {
  public:
@@ -319,7 +310,7 @@ DiffusionTask::DiffusionTask(const Communicator& comm, const Config& config, std
     settings_ = diffusion_settings(config);
     config.choice("network.kind", "unet", {"unet"});
     network_ = make_network(config, 1);
-    require_sides(*network_, grid());
+    require_sides(network_->side_multiple(), grid(), "network");
     tape_ = std::make_unique<nn::Tape>(network_->parameters(), true, options_);
     input_ = tape_->input({part(), grid().height, grid().width, 1});
     for (int i = 0; i < network_->noise_features(); ++i) scalars_.push_back(tape_->scalars(part()));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "umbriel/models/network.hpp"
 #include "umbriel/ops/coupling.hpp"
 #include "umbriel/ops/elementwise.hpp"
 
@@ -168,12 +169,7 @@ struct FlowRunner::Network {
 
 FlowRunner::FlowRunner(const Flow& flow, Grid grid, int batch, Memory memory, nn::Options options)
     : flow_(flow), batch_(batch), memory_(memory), options_(std::move(options)), values_(flow.parameters().values()) {
-  const int multiple = flow.side_multiple();
-  require(grid.height % multiple == 0 && grid.width % multiple == 0, ExitCode::usage,
-          "maps of " + std::to_string(grid.width) + " x " + std::to_string(grid.height) +
-              " pixels do not fit the flow, which halves them until sides must be multiples of " +
-              std::to_string(multiple),
-          "flow", "change the size of the maps, or network.levels");
+  require_sides(flow.side_multiple(), grid, "flow");
   const bool training = memory != Memory::inference;
   maps_ = Tensor("umbriel::flow_maps", batch, grid.height, grid.width, 1);
   if (training) map_gradients_ = Tensor("umbriel::flow_map_gradients", batch, grid.height, grid.width, 1);

@@ -26,4 +26,11 @@ std::unique_ptr<Network> make_network(const Config& config, int input_channels) 
   return network;
 }
 
+void require_sides(int multiple, Grid grid, const std::string& what) {
+  require(grid.height % multiple == 0 && grid.width % multiple == 0, ExitCode::usage,
+          "maps of " + std::to_string(grid.width) + " x " + std::to_string(grid.height) + " pixels do not fit the " +
+              what + ", which halves them until sides must be multiples of " + std::to_string(multiple),
+          what, "change the size of the maps, or the number of halvings");
+}
+
 }  // namespace umbriel

@@ -51,6 +51,9 @@ class Network {
 /// @throws Error(usage) for an unknown kind or settings that do not fit
 std::unique_ptr<Network> make_network(const Config& config, int input_channels);
 
+/// Throws Error(usage) unless the sides of maps are multiples of `multiple`, as `what` wants them.
+void require_sides(int multiple, Grid grid, const std::string& what);
+
 using NetworkMaker = std::function<std::unique_ptr<Network>(const Config&, int input_channels)>;
 struct NetworkRegistration {
   NetworkRegistration(const std::string& kind, NetworkMaker maker);

@@ -149,18 +149,6 @@ ScoreFilters filters_of(const ScoreSettings& settings, const View2<float>& power
   return {power, settings.whitened, settings.gaussian, static_cast<float>(1 / settings.field_std)};
 }
 
-void require_sides(const Network& network, Grid grid) {
-  const int multiple = network.side_multiple();
-  require(grid.height % multiple == 0 && grid.width % multiple == 0, ExitCode::usage,
-          std::string("maps of ")
-              .append(std::to_string(grid.width))
-              .append(" x ")
-              .append(std::to_string(grid.height))
-              .append(" pixels do not fit the network, which halves them until sides must be multiples of ")
-              .append(std::to_string(multiple)),
-          "score network", "change the size of the map");
-}
-
 /// The record of one tile for inference.
 struct Record {
   nn::Tape tape;
@@ -168,7 +156,7 @@ struct Record {
 
   Record(const ScoreModel& model, Grid grid, int tile) : tape(model.network().parameters(), false) {
     const Network& network = model.network();
-    require_sides(network, grid);
+    require_sides(network.side_multiple(), grid, "score network");
     const nn::Value x = tape.input({tile, grid.height, grid.width, network.input_channels()});
     std::vector<nn::Scalars> noise;
     for (int i = 0; i < network.noise_features(); ++i) noise.push_back(tape.scalars(tile));
@@ -307,7 +295,7 @@ ScoreTraining::ScoreTraining(const ScoreModel& model, Grid grid, const View2<flo
       filters_(filters_of(model.settings(), power)),
       tape_(model.network().parameters(), true, std::move(options)) {
   const Network& network = model.network();
-  require_sides(network, grid);
+  require_sides(network.side_multiple(), grid, "score network");
   input_ = tape_.input({batch, grid.height, grid.width, network.input_channels()});
   for (int i = 0; i < network.noise_features(); ++i) scalars_.push_back(tape_.scalars(batch));
   output_ = network.build(tape_, input_, scalars_);
