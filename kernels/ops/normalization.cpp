@@ -1,6 +1,7 @@
 #include "umbriel/ops/normalization.hpp"
 
 #include "umbriel/ops/activation_math.hpp"
+#include "umbriel/ops/elementwise.hpp"
 #include "umbriel/ops/pixel_loops.hpp"
 
 namespace umbriel {
@@ -218,6 +219,64 @@ void require_groups(const ConstActivations& x, int groups, const View3<float>& m
                   "umbriel::group_norm");
 }
 
+// --- channel norm ----------------------------------------------------------------------------------------------------
+
+struct PixelMoments {
+  float mean, rstd;
+
+  KOKKOS_INLINE_FUNCTION PixelMoments(const float* x, int channels, double epsilon) {
+    double sum = 0, squares = 0;
+    for (int c = 0; c < channels; ++c) sum += static_cast<double>(x[c]);
+    const double centre = sum / channels;
+    for (int c = 0; c < channels; ++c) {
+      const double d = static_cast<double>(x[c]) - centre;
+      squares += d * d;
+    }
+    mean = static_cast<float>(centre);
+    rstd = static_cast<float>(1 / math::sqrt(squares / channels + epsilon));
+  }
+};
+
+struct ChannelNorm {
+  ConstActivations x;
+  const float *gamma, *beta;
+  Activations y;
+  double epsilon;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t pixel) const {
+    const float* from = x.pixel(pixel);
+    float* to = y.pixel(pixel);
+    const PixelMoments m(from, x.extents.c, epsilon);
+    for (int c = 0; c < x.extents.c; ++c) to[c] = math::fma((from[c] - m.mean) * m.rstd, gamma[c], beta[c]);
+  }
+};
+
+/// dx = rstd (gamma dy - mean(gamma dy) - x_hat mean(gamma dy x_hat)), and to_gamma = dy x_hat.
+struct ChannelNormBackward {
+  ConstActivations x, dy;
+  const float* gamma;
+  Activations dx, to_gamma;
+  double epsilon;
+  bool accumulate;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t pixel) const {
+    const float *from = x.pixel(pixel), *upper = dy.pixel(pixel);
+    float *lower = dx.pixel(pixel), *product = to_gamma.pixel(pixel);
+    const int channels = x.extents.c;
+    const PixelMoments m(from, channels, epsilon);
+    double first = 0, second = 0;
+    for (int c = 0; c < channels; ++c) {
+      product[c] = upper[c] * ((from[c] - m.mean) * m.rstd);
+      first += static_cast<double>(gamma[c] * upper[c]);
+      second += static_cast<double>(gamma[c] * product[c]);
+    }
+    const auto mean = static_cast<float>(first / channels), slope = static_cast<float>(second / channels);
+    for (int c = 0; c < channels; ++c) {
+      const float x_hat = (from[c] - m.mean) * m.rstd;
+      const float d = m.rstd * (math::fma(gamma[c], upper[c], -mean) - x_hat * slope);
+      lower[c] = accumulate ? lower[c] + d : d;
+    }
+  }
+};
+
 double group_elements(const Extents& e, int groups) {
   return static_cast<double>(e.h) * static_cast<double>(e.w) * (e.c / groups);
 }
@@ -297,6 +356,24 @@ void group_norm_backward(const Space& space, ConstActivations x, ConstActivation
     map_pixels("umbriel::group_norm_backward", space, GroupNormData<f()>{affine, scratch.data(), e.c}, {x, dy, {}}, dx,
                accumulate);
   });
+}
+
+void channel_norm(const Space& space, ConstActivations x, float epsilon, const float* gamma, const float* beta,
+                  Activations y) {
+  require_extents(x.extents == y.extents, "umbriel::channel_norm");
+  Kokkos::parallel_for("umbriel::channel_norm", Range(space, 0, x.extents.pixels()),
+                       ChannelNorm{x, gamma, beta, y, static_cast<double>(epsilon)});
+}
+
+void channel_norm_backward(const Space& space, ConstActivations x, ConstActivations dy, float epsilon,
+                           const float* gamma, Activations dx, bool accumulate, float* dgamma, float* dbeta,
+                           Activations scratch) {
+  require_extents(x.extents == dy.extents && x.extents == dx.extents && x.extents == scratch.extents,
+                  "umbriel::channel_norm_backward");
+  sum_pixels(space, dy, dbeta, false);
+  Kokkos::parallel_for("umbriel::channel_norm_backward", Range(space, 0, x.extents.pixels()),
+                       ChannelNormBackward{x, dy, gamma, dx, scratch, static_cast<double>(epsilon), accumulate});
+  sum_pixels(space, scratch, dgamma, false);
 }
 
 }  // namespace umbriel

@@ -1,4 +1,4 @@
-/// Batch and group normalisation of activations [N, H, W, C], fused with what follows them.
+/// Batch, group and channel normalisation of activations [N, H, W, C], the first two fused with what follows them.
 ///
 /// Batch norm (Ioffe & Szegedy 2015, arXiv 1502.03167) is split where ranks have to agree: sums over this rank's batch,
 /// then (elsewhere) their sum over ranks, then the affine map. Group norm: Wu & He 2018, arXiv 1803.08494.
@@ -45,5 +45,17 @@ void group_norm(const Space& space, ConstActivations x, int groups, float epsilo
 void group_norm_backward(const Space& space, ConstActivations x, ConstActivations dy, int groups, const float* gamma,
                          const float* beta, Activation activation, const View3<float>& moments, Activations dx,
                          bool accumulate, float* dgamma, float* dbeta, const View3<double>& scratch);
+
+/// y = (x - mean) rstd gamma[c] + beta[c], moments over the channels of each pixel by itself (Ba, Kiros & Hinton 2016,
+/// arXiv 1607.06450, at each pixel).
+void channel_norm(const Space& space, ConstActivations x, float epsilon, const float* gamma, const float* beta,
+                  Activations y);
+
+/// Gradients of channel_norm; dgamma and dbeta [C] are overwritten, dx too unless `accumulate`.
+/// @param dx       may be dy's own memory
+/// @param scratch  extents of x, overwritten
+void channel_norm_backward(const Space& space, ConstActivations x, ConstActivations dy, float epsilon,
+                           const float* gamma, Activations dx, bool accumulate, float* dgamma, float* dbeta,
+                           Activations scratch);
 
 }  // namespace umbriel

@@ -37,7 +37,7 @@ Conditioner::Conditioner(nn::ParameterSet& set, const std::string& name, int cha
     blocks_.push_back({nn::Convolution(set, block + ".wide", 2 * width, width, wide),
                        nn::Convolution(set, block + ".value", 2 * width, width, point),
                        nn::Convolution(set, block + ".gate", 2 * width, width, point),
-                       nn::GroupNorm(set, block + ".norm", width, 1)});
+                       nn::ChannelNorm(set, block + ".channel_norm", width)});
   }
   last_ = nn::Convolution(set, name + ".last", settings.gated ? 2 * width : width, channels_out, zero);
 }

@@ -37,8 +37,8 @@ struct ConditionerSettings {
 
 /// From channels that stay to log-scales (raw) and shifts of the others.
 ///   convolutions  3 x 3, then `layers` - 2 of 1 x 1, then 3 x 3 from zero (Glow)
-///   gated         3 x 3; `layers` gated residual blocks on concatenated ELUs, each with a group norm; 3 x 3 from zero
-///                 (the published flow; it has a norm over channels of each pixel in place of the group norm)
+///   gated         3 x 3; `layers` gated residual blocks on concatenated ELUs, each with a norm over the channels of a
+///                 pixel; 3 x 3 from zero (the published flow)
 class Conditioner {
  public:
   Conditioner() = default;
@@ -50,7 +50,7 @@ class Conditioner {
  private:
   struct Block {
     nn::Convolution wide, value, gate;
-    nn::GroupNorm norm;
+    nn::ChannelNorm norm;
   };
   ConditionerSettings settings_;
   nn::Convolution first_, last_;

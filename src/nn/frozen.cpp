@@ -302,6 +302,8 @@ class Freezer {
       again([=](Inputs x) {
         return std::make_unique<GroupNormOperation>(x[0], o->groups, ids[0], ids[1], o->epsilon, o->activation);
       });
+    } else if (const auto* o = dynamic_cast<const ChannelNormOperation*>(old)) {
+      again([=](Inputs x) { return std::make_unique<ChannelNormOperation>(x[0], ids[0], ids[1], o->epsilon); });
     } else if (const auto* o = dynamic_cast<const ActivationOperation*>(old)) {
       again([=](Inputs x) { return std::make_unique<ActivationOperation>(x[0], o->activation); });
     } else if (const auto* o = dynamic_cast<const SumOperation*>(old)) {

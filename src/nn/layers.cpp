@@ -76,6 +76,15 @@ Value GroupNorm::operator()(Tape& tape, Value x, Activation f) const {
   return tape.record(std::make_unique<GroupNormOperation>(x, groups_, gamma_, beta_, epsilon_, f), tape.extents(x));
 }
 
+ChannelNorm::ChannelNorm(ParameterSet& set, const std::string& name, int channels, float epsilon) : epsilon_(epsilon) {
+  gamma_ = set.add(join_names(name, "weight"), Role::scale, {channels});
+  beta_ = set.add(join_names(name, "bias"), Role::shift, {channels});
+}
+
+Value ChannelNorm::operator()(Tape& tape, Value x) const {
+  return tape.record(std::make_unique<ChannelNormOperation>(x, gamma_, beta_, epsilon_), tape.extents(x));
+}
+
 Value activation(Tape& tape, Value x, Activation f) {
   return tape.record(std::make_unique<ActivationOperation>(x, f), tape.extents(x));
 }

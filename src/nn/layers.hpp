@@ -76,6 +76,18 @@ class GroupNorm {
   float epsilon_ = 0;
 };
 
+/// Over the channels of each pixel.
+class ChannelNorm {
+ public:
+  ChannelNorm() = default;
+  ChannelNorm(ParameterSet& set, const std::string& name, int channels, float epsilon = 1e-5f);
+  Value operator()(Tape& tape, Value x) const;
+
+ private:
+  ParameterId gamma_, beta_;
+  float epsilon_ = 0;
+};
+
 /// @{ Layers without parameters.
 Value activation(Tape& tape, Value x, Activation f);
 Value sum(Tape& tape, Value a, Value b, float alpha = 1, float beta = 1);

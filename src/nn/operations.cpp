@@ -370,6 +370,38 @@ void GroupNormOperation::backward(const Space& space, const Tape& tape) {
                                 tape.accumulates_parameter(*this, 1)});
 }
 
+// --- channel norm ----------------------------------------------------------------------------------------------------
+
+ChannelNormOperation::ChannelNormOperation(Value x, ParameterId gamma_, ParameterId beta_, float epsilon_)
+    : gamma(gamma_), beta(beta_), epsilon(epsilon_) {
+  inputs = {x};
+  parameters = {gamma, beta};
+}
+
+void ChannelNormOperation::plan(const Tape& tape) {
+  if (!tape.training()) return;
+  const Extents e = tape.extents(output);
+  scratch_ = uninitialised<Tensor>("umbriel::nn::channel_norm_scratch", e.n, e.h, e.w, e.c);
+  fresh_ = View2<float>("umbriel::nn::channel_norm_gradients", 2, e.c);
+}
+
+void ChannelNormOperation::forward(const Space& space, const Tape& tape) {
+  const ParameterSet& set = tape.parameters();
+  channel_norm(space, tape.value(inputs[0]), epsilon, set.value(gamma), set.value(beta), tape.value(output));
+}
+
+void ChannelNormOperation::backward(const Space& space, const Tape& tape) {
+  const ParameterSet& set = tape.parameters();
+  const Activations x = tape.value(inputs[0]), dy = tape.gradient(output);
+  const bool wanted = tape.wants_gradient(inputs[0]);
+  // As for group norm.
+  channel_norm_backward(space, x, dy, epsilon, set.value(gamma), wanted ? tape.gradient(inputs[0]) : dy,
+                        wanted && tape.accumulates(*this, 0), fresh_.data(), fresh_.data() + x.extents.c, scratch_);
+  Kokkos::parallel_for("umbriel::nn::add_norm_gradients", Range(space, 0, x.extents.c),
+                       AddFresh{fresh_, set.gradient(gamma), set.gradient(beta), tape.accumulates_parameter(*this, 0),
+                                tape.accumulates_parameter(*this, 1)});
+}
+
 // --- the rest --------------------------------------------------------------------------------------------------------
 
 void ActivationOperation::forward(const Space& space, const Tape& tape) {

@@ -74,6 +74,23 @@ class GroupNormOperation final : public Operation {
   View2<float> fresh_;  // gradients of gamma and beta of this call
 };
 
+/// y = channel_norm(x)
+class ChannelNormOperation final : public Operation {
+ public:
+  ChannelNormOperation(Value x, ParameterId gamma, ParameterId beta, float epsilon);
+  std::string_view name() const override { return "channel norm"; }
+  void plan(const Tape& tape) override;
+  void forward(const Space& space, const Tape& tape) override;
+  void backward(const Space& space, const Tape& tape) override;
+
+  const ParameterId gamma, beta;
+  const float epsilon;
+
+ private:
+  Tensor scratch_;
+  View2<float> fresh_;  // gradients of gamma and beta of this call
+};
+
 /// y = f(x)
 class ActivationOperation final : public Operation {
  public:

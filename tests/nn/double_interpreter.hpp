@@ -228,6 +228,21 @@ class DoubleInterpreter {
     }
   }
 
+  void channel_norm(const ChannelNormOperation& o, Doubles& y) {
+    const Doubles& x = value(o.inputs[0]);
+    const auto channels = static_cast<std::size_t>(tape_.extents(o.output).c);
+    for (std::size_t pixel = 0; pixel < x.size(); pixel += channels) {
+      double mean = 0, variance = 0;
+      for (std::size_t c = 0; c < channels; ++c) mean += x[pixel + c] / static_cast<double>(channels);
+      for (std::size_t c = 0; c < channels; ++c)
+        variance += (x[pixel + c] - mean) * (x[pixel + c] - mean) / static_cast<double>(channels);
+      for (std::size_t c = 0; c < channels; ++c)
+        y[pixel + c] =
+            (x[pixel + c] - mean) / std::sqrt(variance + static_cast<double>(o.epsilon)) * parameter(o.gamma)[c] +
+            parameter(o.beta)[c];
+    }
+  }
+
   void run(const Operation& operation) {
     const Extents e = tape_.extents(operation.output);
     value(operation.output);  // so that references stay good
@@ -250,6 +265,8 @@ class DoubleInterpreter {
       batch_norm(*o, y);
     } else if (const auto* o = dynamic_cast<const GroupNormOperation*>(&operation)) {
       group_norm(*o, y);
+    } else if (const auto* o = dynamic_cast<const ChannelNormOperation*>(&operation)) {
+      channel_norm(*o, y);
     } else if (const auto* o = dynamic_cast<const ActivationOperation*>(&operation)) {
       for (std::size_t i = 0; i < y.size(); ++i)
         y[i] = umbriel::testing::reference_activation(o->activation, input(0)[i]);

@@ -142,6 +142,26 @@ TEST(Operation, GroupNorm) {
   }
 }
 
+TEST(Operation, ChannelNorm) {
+  check(
+      "alone",
+      [&](ParameterSet& set) {
+        const ParameterId x = declare_leaf(set, "x", {2, 4, 5, 6});
+        return std::pair{x, ChannelNorm(set, "norm", 6)};
+      },
+      [&](Tape& tape, const auto& layers) { return layers.second(tape, leaf(tape, layers.first)); });
+  check(
+      "twice, of one value",
+      [&](ParameterSet& set) {
+        const ParameterId x = declare_leaf(set, "x", {2, 4, 5, 6});
+        return std::pair{x, ChannelNorm(set, "norm", 6)};
+      },
+      [&](Tape& tape, const auto& layers) {
+        const Value x = leaf(tape, layers.first);
+        return product(tape, layers.second(tape, x), layers.second(tape, sum(tape, x, x)));
+      });
+}
+
 TEST(Operation, WithoutParametersOfItsOwn) {
   struct Case {
     const char* name;

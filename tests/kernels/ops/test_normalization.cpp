@@ -231,6 +231,57 @@ TEST(GroupNormBackward, IsTheGradient) {
   }
 }
 
+Reference channel_norm_reference(const Reference& x, const std::vector<double>& gamma,
+                                 const std::vector<double>& beta) {
+  Reference y(x.extents);
+  for (int n = 0; n < x.extents.n; ++n) {
+    for (int j = 0; j < x.extents.h; ++j) {
+      for (int i = 0; i < x.extents.w; ++i) {
+        Reference pixel({1, 1, 1, x.extents.c});
+        for (int c = 0; c < x.extents.c; ++c) pixel(0, 0, 0, c) = x(n, j, i, c);
+        const auto [mean, rstd] = moments(pixel, 0, 1, 0, x.extents.c);
+        for (int c = 0; c < x.extents.c; ++c) {
+          const auto k = static_cast<std::size_t>(c);
+          y(n, j, i, c) = (x(n, j, i, c) - mean) * rstd * gamma[k] + beta[k];
+        }
+      }
+    }
+  }
+  return y;
+}
+
+TEST(ChannelNorm, NormalisesTheChannelsOfEachPixelAndHasTheRightGradient) {
+  for (const Extents& e : {Extents{2, 3, 4, 6}, {3, 4, 3, 4}, {1, 2, 2, 66}, {1, 2, 3, 2}}) {
+    Reference x = random(e, 1, 0.5);
+    const Reference dy = random(e, 2), before = random(e, 3);
+    std::vector<double> gamma = vector(e.c, 4, 1), beta = vector(e.c, 5);
+    const auto loss = [&] { return testing::dot(channel_norm_reference(x, gamma, beta).values, dy.values); };
+    Reference dx(e);
+    dx.values = testing::finite_differences(x.values, loss);
+    const std::vector<double> dgamma = testing::finite_differences(gamma, loss);
+    const std::vector<double> dbeta = testing::finite_differences(beta, loss);
+    const View1<float> gains = testing::upload<float>(gamma), offsets = testing::upload<float>(beta),
+                       to_gamma("dgamma", e.c), to_beta("dbeta", e.c);
+    const auto narrow = static_cast<float>(epsilon);
+    for (const int wider : {0, 3}) {
+      for (const bool accumulate : {false, true}) {
+        const Field in(x, wider), out(e, wider), upper(dy, wider), lower(before, wider), scratch(e, wider);
+        channel_norm(Space(), in.slice, narrow, gains.data(), offsets.data(), out.slice);
+        expect_near(out, channel_norm_reference(x, gamma, beta), 2e-6, describe({e, wider}));
+        // The gradient may take the place of dy.
+        const Activations target = accumulate ? lower.slice : upper.slice;
+        channel_norm_backward(Space(), in.slice, upper.slice, narrow, gains.data(), target, accumulate, to_gamma.data(),
+                              to_beta.data(), scratch.slice);
+        Reference expected = dx;
+        for (std::size_t i = 0; accumulate && i < expected.values.size(); ++i) expected.values[i] += before.values[i];
+        expect_near(accumulate ? lower : upper, expected, 1e-5, describe({e, wider}));
+        expect_near(testing::download(to_gamma), dgamma, 3e-6, describe({e, wider}));
+        expect_near(testing::download(to_beta), dbeta, 3e-6, describe({e, wider}));
+      }
+    }
+  }
+}
+
 TEST(GroupNorm, DoesNotDependOnTheBatch) {
   for (const Extents& e : {Extents{3, 23, 19, 12}, {3, 130, 131, 4}, {2, 5, 7, 130}}) {
     const Reference x = random(e, 1, 1), dy = random(e, 2);
