@@ -1,5 +1,7 @@
 #include "umbriel/data/map_folder.hpp"
 
+#include <glob.h>
+
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -10,6 +12,7 @@
 
 #include "umbriel/base/files.hpp"
 #include "umbriel/data/fits.hpp"
+#include "umbriel/data/kappatng.hpp"
 #include "umbriel/data/npy.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
 #include "umbriel/mpi/sha256.hpp"
@@ -19,25 +22,45 @@ namespace {
 
 namespace fs = std::filesystem;
 
-enum class Kind { none, hdf5, fits, npy };
+enum class Kind { none, hdf5, fits, npy, kappatng };
+
+constexpr const char* kinds = ".h5, .hdf5, .fits, .fit, .npy or, of kappaTNG, .dat";
 
 Kind kind_of(const std::string& path) {
   std::string end = fs::path(path).extension().string();
   std::transform(end.begin(), end.end(), end.begin(), [](unsigned char c) { return std::tolower(c); });
   if (end == ".h5" || end == ".hdf5") return Kind::hdf5;
   if (end == ".fits" || end == ".fit") return Kind::fits;
+  if (end == ".dat") return Kind::kappatng;
   return end == ".npy" ? Kind::npy : Kind::none;
 }
 
-/// All files of maps in files and folders, those of a folder in alphabetical order.
-std::vector<std::string> files_in(const std::vector<std::string>& paths) {
-  std::vector<std::string> files;
+/// What a pattern of the shell stands for, in alphabetical order; the path itself if it is none, or is there.
+std::vector<std::string> expanded(const std::string& path) {
+  std::error_code error;
+  if (path.find_first_of("*?[") == std::string::npos || fs::exists(path, error)) return {path};
+  glob_t found{};
+  const int failure = ::glob(path.c_str(), GLOB_ERR, nullptr, &found);
+  std::vector<std::string> paths(found.gl_pathv, found.gl_pathv + found.gl_pathc);
+  ::globfree(&found);
+  require(failure == 0 && !paths.empty(), ExitCode::file_system, "no file fits the pattern, or a folder cannot be read",
+          path, "check the path and its permissions");
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+/// All files of maps in files, folders and patterns, those of a folder in alphabetical order.
+std::vector<std::string> files_in(const std::vector<std::string>& names) {
+  std::vector<std::string> paths, files;
+  for (const std::string& name : names) {
+    for (const std::string& path : expanded(name)) paths.push_back(path);
+  }
   for (const std::string& path : paths) {
     std::error_code error;
     if (!fs::is_directory(path, error)) {
       readable_size(path);
       require(kind_of(path) != Kind::none, ExitCode::input, "the name does not tell what kind of file this is", path,
-              "give .h5, .hdf5, .fits, .fit or .npy");
+              std::string("give ").append(kinds));
       files.push_back(path);
       continue;
     }
@@ -49,7 +72,7 @@ std::vector<std::string> files_in(const std::vector<std::string>& paths) {
     require(!error, ExitCode::file_system, std::string("the folder cannot be read: ").append(error.message()), path,
             "check the path and its permissions");
     require(!found.empty(), ExitCode::input, "the folder holds no maps", path,
-            "give one with .h5, .hdf5, .fits, .fit or .npy files");
+            std::string("give one with ").append(kinds));
     std::sort(found.begin(), found.end());
     files.insert(files.end(), found.begin(), found.end());
   }
@@ -112,6 +135,12 @@ std::vector<float> MapFolder::load(int file, std::int64_t first, Shape& shape) c
       extents = {static_cast<std::uint64_t>(image.planes), static_cast<std::uint64_t>(image.height),
                  static_cast<std::uint64_t>(image.width)};
       wide = std::move(image.values);
+      break;
+    }
+    case Kind::kappatng: {
+      KappaTngMap map = read_kappatng(path);
+      extents = {static_cast<std::uint64_t>(map.side), static_cast<std::uint64_t>(map.side)};
+      wide = std::move(map.values);
       break;
     }
     default: {

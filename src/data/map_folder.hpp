@@ -1,8 +1,9 @@
 /// The maps of a training set: files of maps on disk, read when they are asked for.
 ///
 /// A file is HDF5 (.h5, .hdf5: one dataset), FITS (.fits, .fit: the first image) or .npy, and holds one map [y, x] or
-/// several [n, y, x]; maps may differ in size. All files are read and checked once before work starts, divided over the
-/// ranks; afterwards each rank reads by itself and keeps what fits its cache, least recently used maps leaving first.
+/// several [n, y, x], or it is a binary map of kappaTNG (.dat); maps may differ in size. All files are read and checked
+/// once before work starts, divided over the ranks; afterwards each rank reads by itself and keeps what fits its cache,
+/// least recently used maps leaving first.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ class MapFolder {
   };
 
   /// Collective: every rank throws the same error.
-  /// @param paths  files and folders; of a folder every file of the kinds above, by name. Subfolders are left out
+  /// @param paths  files, folders and patterns ("LP*/run*/kappa23.dat"); of a folder every file of the kinds above, by
+  ///               name. Subfolders are left out
   /// @throws Error(file_system) for a file that is missing or cannot be read; Error(input) for one that is damaged or
   ///         holds no maps, a folder without maps, the same file or bytes twice, and NaN or infinity, with the pixel;
   ///         Error(usage) if a FITS or .npy file, which is read whole, is larger than the cache

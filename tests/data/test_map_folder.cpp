@@ -65,6 +65,17 @@ class MapFolderTest : public test::Folder {
     if (comm_.is_root()) write_fits_map(in(name), values(file, grid.pixels()).data(), grid, "", "map");
     comm_.barrier();
   }
+  void kappatng(const std::string& name, int file, std::int32_t side) {
+    const std::vector<float> source = values(file, static_cast<std::size_t>(side) * static_cast<std::size_t>(side));
+    const std::vector<double> wide(source.begin(), source.end());
+    if (comm_.is_root()) {
+      std::ofstream out(in(name), std::ios::binary);
+      out.write(reinterpret_cast<const char*>(&side), sizeof(side));
+      out.write(reinterpret_cast<const char*>(wide.data()), static_cast<std::streamsize>(8 * wide.size()));
+      out.write(reinterpret_cast<const char*>(&side), sizeof(side));
+    }
+    comm_.barrier();
+  }
   MapFolder open(const std::vector<std::string>& paths, std::uint64_t cache_bytes = 1 << 20, bool subtract = false) {
     return {comm_, paths, {"/simulation/kappa", subtract, cache_bytes}};
   }
@@ -80,18 +91,19 @@ TEST_F(MapFolderTest, ReadsEveryKindInOrder) {
   fits("b.FITS", 1, {12, 10});
   npy("e.npy", 4, {8, 8});
   hdf5("d.hdf5", 3, {10, 13});
+  kappatng("f.dat", 5, 9);
   if (comm_.is_root()) std::ofstream(in("README.txt")) << "no map";
   if (comm_.is_root()) std::filesystem::create_directory(in("old.h5"));
   comm_.barrier();
   MapFolder folder = open();
-  const std::vector<std::string> names = {"a.npy", "b.FITS", "c.h5", "d.hdf5", "e.npy"};
-  const std::vector<int> maps = {2, 1, 3, 1, 1};
-  const std::vector<Grid> grids = {{8, 11}, {12, 10}, {9, 8}, {10, 13}, {8, 8}};
-  ASSERT_EQ(folder.size(), 8);
-  ASSERT_EQ(folder.inputs().size(), 5U);
+  const std::vector<std::string> names = {"a.npy", "b.FITS", "c.h5", "d.hdf5", "e.npy", "f.dat"};
+  const std::vector<int> maps = {2, 1, 3, 1, 1, 1};
+  const std::vector<Grid> grids = {{8, 11}, {12, 10}, {9, 8}, {10, 13}, {8, 8}, {9, 9}};
+  ASSERT_EQ(folder.size(), 9);
+  ASSERT_EQ(folder.inputs().size(), 6U);
   std::int64_t map = 0;
   std::uint64_t bytes = 0;
-  for (int file = 0; file < 5; ++file) {
+  for (int file = 0; file < 6; ++file) {
     EXPECT_EQ(folder.inputs()[file].path, in(names[file]));
     EXPECT_EQ(folder.inputs()[file].sha256.size(), 64U);
     for (int i = 0; i < maps[file]; ++i, ++map) {
@@ -107,7 +119,7 @@ TEST_F(MapFolderTest, ReadsEveryKindInOrder) {
     }
   }
   EXPECT_EQ(folder.bytes(), bytes);
-  EXPECT_THROW(folder.read(8), Error);
+  EXPECT_THROW(folder.read(9), Error);
   EXPECT_THROW(folder.grid(-1), Error);
 }
 
@@ -118,6 +130,27 @@ TEST_F(MapFolderTest, AListKeepsItsOrder) {
   EXPECT_EQ(folder.name(0), in("b.npy"));
   EXPECT_EQ(folder.name(1), in("a.npy"));
   EXPECT_EQ(folder.read(0).get()[5], value(1, 5));
+}
+
+// As the runs of kappaTNG lie in folders, each with a file a redshift.
+TEST_F(MapFolderTest, APatternStandsForFiles) {
+  if (comm_.is_root()) {
+    for (const char* run : {"run2", "run1", "other"}) std::filesystem::create_directory(in(run));
+  }
+  comm_.barrier();
+  kappatng("run2/kappa23.dat", 0, 8);
+  kappatng("run1/kappa23.dat", 1, 8);
+  kappatng("run1/kappa24.dat", 2, 8);
+  kappatng("other/kappa23.dat", 3, 8);
+  npy("a[1].npy", 4, {8, 8});
+  MapFolder folder = open({in("run*/kappa23.dat"), in("a[1].npy")});  // a file's own name comes first
+  ASSERT_EQ(folder.size(), 3);
+  EXPECT_EQ(folder.name(0), in("run1/kappa23.dat"));
+  EXPECT_EQ(folder.name(1), in("run2/kappa23.dat"));
+  EXPECT_EQ(folder.name(2), in("a[1].npy"));
+  EXPECT_EQ(folder.read(1).get()[7], value(0, 7));
+  expect_error(ExitCode::file_system, {"no file fits", "run*/kappa99.dat"}, [&] { open({in("run*/kappa99.dat")}); });
+  expect_error(ExitCode::input, {"named twice"}, [&] { open({in("run1/kappa23.dat"), in("run*/kappa23.dat")}); });
 }
 
 // A cache for two maps: what was dropped is read again (and so sees that its file is gone), what was kept is not.
@@ -189,6 +222,9 @@ TEST_F(MapFolderTest, RefusesWhatIsNoSetOfMaps) {
   if (comm_.is_root()) std::ofstream(in("c.h5")) << "damaged";
   comm_.barrier();
   expect_error(ExitCode::input, {"c.h5"}, [&] { open(); });
+  if (comm_.is_root()) std::filesystem::remove(in("c.h5")), std::ofstream(in("c.dat")) << "0.506 1.034 1.532";
+  comm_.barrier();
+  expect_error(ExitCode::input, {"no kappaTNG map", "c.dat"}, [&] { open(); });
   if (comm_.is_root()) std::ofstream(in("d.txt")) << "text";
   comm_.barrier();
   expect_error(ExitCode::input, {"d.txt", ".npy"}, [&] { open({in("d.txt")}); });
