@@ -65,6 +65,8 @@ umbriel_find_library(cfitsio fitsio.h cfitsio cfitsio)
 umbriel_need(cfitsio_FOUND "CFITSIO" libcfitsio-dev)
 umbriel_find_library(wcslib wcslib/wcs.h wcs wcslib)
 umbriel_need(wcslib_FOUND "WCSLIB" wcslib-dev)
+umbriel_find_library(healpix healpix_base.h healpix_cxx healpix_cxx)
+umbriel_need(healpix_FOUND "HEALPix C++" libhealpix-cxx-dev)
 
 # --- Numerics ------------------------------------------------------------------------------------------------------
 umbriel_find_library(fftw3f fftw3.h fftw3f)

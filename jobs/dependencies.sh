@@ -75,6 +75,7 @@ has_hdf5() {
 }
 has_kokkos() { find_header Kokkos_Core.hpp trilinos/Kokkos_Core.hpp kokkos/Kokkos_Core.hpp >/dev/null; }
 has_eigen() { find_header Eigen/Core eigen3/Eigen/Core >/dev/null; }
+has_healpix() { find_header healpix_cxx/healpix_base.h healpix_base.h >/dev/null; }
 has_openssl() { find_header openssl/evp.h >/dev/null; }
 has_fuzzer() { echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }' |
   clang++ -fsanitize=fuzzer,address,undefined -x c++ - -o /dev/null 2>/dev/null; }
@@ -95,6 +96,7 @@ Eigen | has_eigen | libeigen3-dev | eigen | eigen
 libLBFGS | has lbfgs.h | liblbfgs-dev | liblbfgs | liblbfgs
 CFITSIO | has fitsio.h | libcfitsio-dev | cfitsio | cfitsio
 WCSLIB | has wcslib/wcs.h | wcslib-dev | wcslib | wcslib
+HEALPix C++ | has_healpix | libhealpix-cxx-dev | healpix-cxx | healpix
 Random123 | has Random123/philox.h | librandom123-dev | random123 | random123
 fmt | has fmt/format.h | libfmt-dev | fmt | fmt
 spdlog | has spdlog/spdlog.h | libspdlog-dev | spdlog | spdlog

@@ -139,6 +139,12 @@ class Fits {
     if (header_state < 0) refuse("the HDU does not agree with CHECKSUM: bits changed since it was written");
   }
 
+  /// Throws unless a column of so many rows and numbers a row has room in the file, at a byte each or more.
+  void require_room(LONGLONG rows, LONGLONG numbers_a_row) {
+    if (static_cast<double>(rows) * static_cast<double>(numbers_a_row) > static_cast<double>(size_))
+      refuse("the column claims to hold more numbers than the file has bytes");
+  }
+
   /// The n values of this HDU's image as float64, with BLANK as NaN.
   std::vector<double> pixels(LONGLONG n) {
     int type = 0;
@@ -577,6 +583,103 @@ std::vector<double> read_fits_column(const std::string& path, const std::string&
     fits.refuse("the file has no column " + name,
                 known.empty() ? "it holds no table: give a catalogue, or one file a column" : "it has " + known);
   return read_table_column(fits, column, name);
+}
+
+struct FitsColumn::Table {
+  Fits fits;
+  int column = 0;         // from 1
+  bool integers = false;  // only they have a TNULL
+  LONGLONG repeat = 0, rows = 0;
+};
+
+FitsColumn::FitsColumn(const std::string& path, const std::string& column)
+    : table_(std::make_unique<Table>(Table{Fits(path)})) {
+  Fits& fits = table_->fits;
+  const bool by_number = !column.empty() && column.find_first_not_of("0123456789") == column.npos;
+  std::string known;
+  const bool found = find_hdu(fits, [&](int type) {
+    if (type != BINARY_TBL) return false;
+    const auto names = column_names(fits);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (by_number ? std::to_string(i) == column : lower(names[i]) == lower(column)) {
+        table_->column = static_cast<int>(i) + 1;
+        return true;
+      }
+      known += (known.empty() ? "" : ", ") + names[i];
+    }
+    return false;
+  });
+  if (!found)
+    fits.refuse("the file has no binary table with a column " + column,
+                known.empty() ? "give a file with such a table" : "it has " + known + ", counted from 0");
+  fits.require_whole();
+  int type = 0;
+  LONGLONG width = 0;
+  fits.check(fits_get_eqcoltypell(fits.file(), table_->column, &type, &table_->repeat, &width, fits.status()),
+             "cannot read the column type");
+  fits.check(fits_get_num_rowsll(fits.file(), &table_->rows, fits.status()), "cannot count the rows");
+  const bool number = type == TBYTE || type == TSBYTE || type == TSHORT || type == TUSHORT || type == TINT ||
+                      type == TUINT || type == TLONG || type == TULONG || type == TLONGLONG || type == TFLOAT ||
+                      type == TDOUBLE;
+  if (!number || table_->repeat < 1 || table_->rows < 0)
+    fits.refuse("column " + column + " does not hold numbers", "name a column of numbers");
+  table_->integers = type != TFLOAT && type != TDOUBLE;
+  fits.require_room(table_->rows, table_->repeat);
+}
+
+FitsColumn::~FitsColumn() = default;
+
+std::int64_t FitsColumn::size() const { return table_->rows * table_->repeat; }
+
+void FitsColumn::read(std::int64_t first, std::int64_t n, float* out) const {
+  Fits& fits = table_->fits;
+  require(first >= 0 && n >= 0 && first <= size() - n, ExitCode::usage, "there are no such values", fits.where());
+  if (n == 0) return;
+  float nan = std::numeric_limits<float>::quiet_NaN();
+  void* null = table_->integers ? &nan : nullptr;  // as in Fits::pixels
+  int any_null = 0;
+  fits.check(fits_read_col(fits.file(), TFLOAT, table_->column, first / table_->repeat + 1, first % table_->repeat + 1,
+                           n, null, out, &any_null, fits.status()),
+             "cannot read the column");
+}
+
+std::string FitsColumn::unit() const {
+  return table_->fits.text_key(("TUNIT" + std::to_string(table_->column)).c_str());
+}
+
+std::string FitsColumn::key(const std::string& name) const { return table_->fits.text_key(name.c_str()); }
+
+void write_fits_column(const std::string& path, const std::string& column, const float* values, std::int64_t n,
+                       int a_row, const std::string& unit, const std::vector<FitsKey>& keys) {
+  const auto write = [&](const std::string& temporary) {
+    Fits fits = Fits::create(temporary);
+    std::string name = ascii(column), form = std::to_string(a_row) + "E", units = ascii(unit);
+    std::array<char*, 1> names = {name.data()}, forms = {form.data()}, all_units = {units.data()};
+    fits.check(fits_create_tbl(fits.file(), BINARY_TBL, n / a_row, 1, names.data(), forms.data(), all_units.data(),
+                               nullptr, fits.status()),
+               "cannot write the header");
+    for (const FitsKey& entry : keys) write_key(fits, entry);
+    fits.check(fits_write_col(fits.file(), TFLOAT, 1, 1, 1, n, const_cast<float*>(values), fits.status()),
+               "cannot write the table");
+    fits.check(fits_write_chksum(fits.file(), fits.status()), "cannot write the checksums");
+    fits.close();
+  };
+  const auto verify = [&](const std::string& temporary) {
+    const FitsColumn back(temporary, "0");
+    bool same = back.size() == n;
+    std::vector<float> piece(1 << 16);
+    for (std::int64_t at = 0; same && at < n; at += static_cast<std::int64_t>(piece.size())) {
+      const auto count = std::min(n - at, static_cast<std::int64_t>(piece.size()));
+      back.read(at, count, piece.data());
+      for (std::int64_t i = 0; same && i < count; ++i) {
+        const float value = values[at + i], read = piece[static_cast<std::size_t>(i)];
+        same = read == value || (std::isnan(read) && std::isnan(value));
+      }
+    }
+    require(same, ExitCode::file_system, "the table read back differs from the one written", path,
+            "check the disk and its free space");
+  };
+  write_then_rename(path, static_cast<std::uint64_t>(n) * sizeof(float), write, verify);
 }
 
 void write_fits_map(const std::string& path, const float* map, Grid grid, const std::string& unit,

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -42,6 +43,26 @@ FitsImage read_fits_image(const std::string& path);
 /// @return      the values after TSCAL and TZERO, NULL as NaN
 std::vector<double> read_fits_column(const std::string& path, const std::string& name = "");
 
+/// A column of a binary table with one or more numbers a row, read in pieces: what HEALPix maps are.
+class FitsColumn {
+ public:
+  /// @param column  its name, upper or lower case alike, or its number from 0: of the first binary table that has it
+  FitsColumn(const std::string& path, const std::string& column);
+  ~FitsColumn();
+
+  std::int64_t size() const;  ///< rows times numbers a row
+  /// out <- values first ... first + n - 1, after TSCAL and TZERO; NULL is NaN.
+  void read(std::int64_t first, std::int64_t n, float* out) const;
+  /// TUNITn, or empty.
+  std::string unit() const;
+  /// Value of a header key of the table as text; empty if it is absent.
+  std::string key(const std::string& name) const;
+
+ private:
+  struct Table;
+  std::unique_ptr<Table> table_;
+};
+
 /// A header entry of the user's own.
 struct FitsKey {
   std::string key;  ///< at most 8 of A-Z, 0-9, - and _; longer names become HIERARCH cards
@@ -57,5 +78,11 @@ struct FitsKey {
 void write_fits_map(const std::string& path, const float* map, Grid grid, const std::string& unit,
                     const std::string& long_name, const std::optional<TangentPlane>& wcs = std::nullopt,
                     const std::vector<FitsKey>& keys = {});
+
+/// Writes a table of one float32 column, as `write_fits_map` does a map.
+/// @param values       n numbers, `a_row` of them a row of the table
+/// @param n            a multiple of a_row
+void write_fits_column(const std::string& path, const std::string& column, const float* values, std::int64_t n,
+                       int a_row, const std::string& unit, const std::vector<FitsKey>& keys = {});
 
 }  // namespace umbriel
