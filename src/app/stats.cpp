@@ -90,6 +90,8 @@ Settings read_settings(const Config& config) {
   for (std::string& path : s.cross_maps) path = config.resolve_path(path);
   s.folder.dataset = config.text("stats.dataset", s.folder.dataset);
   s.pixel_arcmin = config.number("stats.pixel_arcmin", std::nullopt, 1e-4, 1e4);
+  s.folder.patch_pixels = static_cast<int>(config.integer("stats.patch", 0, 0, 65536));
+  s.folder.pixel_arcmin = s.pixel_arcmin;
   if (config.has("stats.mask")) s.mask = config.path("stats.mask");
   s.measure = read_names(config, "stats.measure", std::vector<std::string>{"power_spectrum"});
   std::string all;

@@ -14,6 +14,7 @@
 #include "umbriel/data/fits.hpp"
 #include "umbriel/data/kappatng.hpp"
 #include "umbriel/data/npy.hpp"
+#include "umbriel/data/sky_tiles.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
 #include "umbriel/mpi/sha256.hpp"
 
@@ -103,10 +104,32 @@ std::vector<std::string> agreed_files(const Communicator& comm, const std::vecto
 
 }  // namespace
 
-bool MapFolder::read_whole(int file) const { return kind_of(inputs_[file].path) != Kind::hdf5; }
+bool MapFolder::read_whole(int file) const {
+  return options_.patch_pixels > 0 || kind_of(inputs_[file].path) != Kind::hdf5;
+}
+
+PatchGrid MapFolder::patches() const {
+  return {options_.patch_pixels, options_.patch_pixels * options_.pixel_arcmin / 60};
+}
+
+/// All patches of the full sky that a file holds.
+std::vector<float> MapFolder::load_patches(int file, Shape& shape) const {
+  const std::string& path = inputs_[file].path;
+  const Kind kind = kind_of(path);
+  require(kind == Kind::hdf5 || kind == Kind::fits, ExitCode::input, "files of this kind hold no map of the full sky",
+          path, "leave the side of patches out, or give HEALPix maps as HDF5 or FITS");
+  require(kind == Kind::fits || !options_.dataset.empty(), ExitCode::usage,
+          "it is not said which dataset of the file is the map", path, "name the dataset, such as kg/stage3_lensing1");
+  const HealpixMap sky = kind == Kind::hdf5 ? read_hdf5_sky(path, options_.dataset) : HealpixFile(path, "0").read();
+  std::vector<float> values = cut_tiles(sky, patches());
+  const int n = options_.patch_pixels;
+  shape = {static_cast<std::int64_t>(values.size()) / n / n, n, n};
+  return values;
+}
 
 /// Values of the block that begins at map `first` of a file, unchecked. Sets the shape of the whole file.
 std::vector<float> MapFolder::load(int file, std::int64_t first, Shape& shape) const {
+  if (options_.patch_pixels > 0) return load_patches(file, shape);
   const std::string& path = inputs_[file].path;
   std::vector<std::uint64_t> extents;
   std::vector<float> values;
@@ -127,6 +150,9 @@ std::vector<float> MapFolder::load(int file, std::int64_t first, Shape& shape) c
         values = reader.read<float>(dataset);
       } else if (extents.size() == 3 && extents[0] > 0) {
         values = reader.read<float>(dataset, static_cast<std::uint64_t>(first), 1);
+      } else if (extents.size() == 1) {
+        throw Error(ExitCode::input, "dataset " + dataset + " is one row of values", path,
+                    "if it is a HEALPix map of the full sky, give the side of patches to cut from it (patch)");
       }
       break;
     }
@@ -208,6 +234,9 @@ MapFolder::Shape MapFolder::scan(int file) const {
 
 MapFolder::MapFolder(const Communicator& comm, const std::vector<std::string>& paths, const Options& options)
     : options_(options) {
+  comm.together([&] {
+    if (options_.patch_pixels > 0) tile_centres(patches());
+  });
   for (const std::string& path : agreed_files(comm, paths)) inputs_.push_back({path, ""});
   const auto files = static_cast<std::int64_t>(inputs_.size());
 

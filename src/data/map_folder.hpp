@@ -4,6 +4,8 @@
 /// several [n, y, x], or it is a binary map of kappaTNG (.dat); maps may differ in size. All files are read and checked
 /// once before work starts, divided over the ranks; afterwards each rank reads by itself and keeps what fits its cache,
 /// least recently used maps leaving first.
+///
+/// Or each file is a full sky, a HEALPix map in HDF5 (RING) or FITS, and its maps are flat patches (sky_tiles.hpp).
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "umbriel/core/views.hpp"
+#include "umbriel/data/cutouts.hpp"
 #include "umbriel/data/survey.hpp"
 #include "umbriel/mpi/communicator.hpp"
 
@@ -27,6 +30,8 @@ class MapFolder {
     std::string dataset;
     bool subtract_mean = false;                          ///< take from each map its mean
     std::uint64_t cache_bytes = std::uint64_t{1} << 30;  ///< memory a rank for maps read before
+    int patch_pixels = 0;     ///< side of patches to cut from full skies; 0: files hold flat maps
+    double pixel_arcmin = 0;  ///< side of their pixels
   };
 
   /// Collective: every rank throws the same error.
@@ -34,7 +39,7 @@ class MapFolder {
   ///               name. Subfolders are left out
   /// @throws Error(file_system) for a file that is missing or cannot be read; Error(input) for one that is damaged or
   ///         holds no maps, a folder without maps, the same file or bytes twice, and NaN or infinity, with the pixel;
-  ///         Error(usage) if a FITS or .npy file, which is read whole, is larger than the cache
+  ///         Error(usage) if a file that is read whole, all but flat maps in HDF5, is larger than the cache
   MapFolder(const Communicator& comm, const std::vector<std::string>& paths, const Options& options);
 
   std::int64_t size() const { return first_map_.back(); }  ///< maps in all files
@@ -66,6 +71,8 @@ class MapFolder {
   };
 
   Shape scan(int file) const;
+  PatchGrid patches() const;
+  std::vector<float> load_patches(int file, Shape& shape) const;
   std::vector<float> load(int file, std::int64_t first, Shape& shape) const;
   void check(int file, std::int64_t first, const Shape& shape, std::vector<float>& values) const;
   bool read_whole(int file) const;

@@ -70,8 +70,8 @@ TrainingMaps::TrainingMaps(const Communicator& comm, const Config& config, std::
 }
 
 void TrainingMaps::read_simulation(const Config& config, std::optional<Grid> size) {
-  for (const char* key :
-       {"dataset", "cache_gib", "subtract_mean", "crop", "flips", "quarter_turns", "split", "validation_fraction"}) {
+  for (const char* key : {"dataset", "patch", "cache_gib", "subtract_mean", "crop", "flips", "quarter_turns", "split",
+                          "validation_fraction"}) {
     const std::string name = std::string("data.").append(key);
     require(!config.has(name), ExitCode::usage, "the key is for maps from files, and these are simulated",
             config.where(name), "remove it");
@@ -108,6 +108,8 @@ void TrainingMaps::read_files(const Communicator& comm, const Config& config, st
       paths.push_back(config.path("data.maps"));
     }
     options.dataset = config.text("data.dataset", options.dataset);
+    options.patch_pixels = static_cast<int>(config.integer("data.patch", 0, 0, 65536));
+    options.pixel_arcmin = pixel_arcmin_;
     options.subtract_mean = config.flag("data.subtract_mean", false);
     options.cache_bytes = static_cast<std::uint64_t>(config.number("data.cache_gib", 1, 0, 1e6) * 0x1p30);
   });

@@ -49,6 +49,7 @@ class TrainingMaps {
   /// from files:
   ///   data.maps                 a file, a folder, or a list of them (see map_folder.hpp)
   ///   data.dataset              of HDF5 files, default /simulation/kappa or /generated/kappa
+  ///   data.patch                side in pixels of patches to cut from files that hold full skies
   ///   data.cache_gib            memory a rank for maps, default 1
   ///   data.subtract_mean        take from each whole map its mean, default false
   ///   data.crop                 cut an example at random from a larger map, default true

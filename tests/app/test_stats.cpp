@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "program.hpp"
 #include "umbriel/data/npy.hpp"
@@ -211,6 +212,77 @@ TEST(StatsProgram, GivesScipysStarletsOnAnyNumberOfRanks) {
   ASSERT_EQ(noise.code, 0) << noise.output;
   expect_row(Hdf5Reader(folder / "s.h5"), "starlet_l1", 1, {368.57356818937876, 333.1780212491824, 5642.501815064261},
              1e-8);
+}
+
+/// A full sky of nside 8, 768 values in one row that fall with the index, at kg/stage3_lensing1, as CosmoGrid has it.
+void write_sky(const Folder& folder, const std::string& name) {
+  std::vector<float> values(768);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = 0.1F - 2e-4F * static_cast<float>(i * 37 % 768);
+  Hdf5Writer writer(folder / name, Communicator());
+  writer.write_axis("pixel", std::vector<double>(values.size()), "1", "pixel");
+  writer.write<float>({"/kg/stage3_lensing1", {"pixel"}, "1", "convergence"}, {values.size()}, values.data());
+  writer.commit();
+}
+
+// Patches of full skies and kappaTNG's binary maps, each of a few files, give the same on any number of ranks.
+TEST(StatsProgram, TakesPublicSimulations) {
+  const Folder folder;
+  write_sky(folder, "sky.h5");
+  for (int run = 1; run <= 3; ++run) {
+    std::string bytes("\x10\0\0\0", 4);
+    for (int i = 0; i < 256; ++i) {
+      const double kappa = 0.01 * std::sin(run + 1.7 * i);
+      bytes.append(reinterpret_cast<const char*>(&kappa), sizeof(kappa));
+    }
+    bytes.append("\x10\0\0\0", 4);
+    std::filesystem::create_directory(folder / ("run" + std::to_string(run)));
+    folder.write("run" + std::to_string(run) + "/kappa23.dat", bytes);
+  }
+  const struct {
+    const char* keys;
+    std::uint64_t maps;
+  } cases[] = {{"stats.maps=run*/kappa23.dat", 3},
+               {"stats.maps=sky.h5 --set stats.dataset=kg/stage3_lensing1 --set stats.patch=12", 33}};
+  for (const auto& [keys, maps] : cases) {
+    std::string first;
+    for (const int ranks : {1, 2, 3}) {
+      const Outcome outcome = folder.umbriel(
+          "stats --set run.output=s.h5 --set stats.pixel_arcmin=155 --set stats.measure=pdf --set " + std::string(keys),
+          ranks);
+      ASSERT_EQ(outcome.code, 0) << outcome.output;
+      const Hdf5Reader stats(folder / "s.h5");
+      EXPECT_EQ(stats.shape("/statistics/pdf").at(0), maps);
+      if (first.empty()) first = stats.data_digest();
+      EXPECT_EQ(stats.data_digest(), first) << keys << ranks;
+    }
+  }
+}
+
+TEST(StatsProgram, RefusesWhatIsNoPublicSimulation) {
+  const Folder folder;
+  write_sky(folder, "sky.h5");
+  folder.write("kappa23.dat", std::string("\0\x04\0\0", 4) + std::string(100, '\0'));
+  const struct {
+    const char* keys;
+    int code;
+    const char* words;
+  } cases[] = {
+      {"maps=kappa23.dat", 3, "with a side of 1024 it would have 8388616 bytes, and it has 104"},
+      {"maps=run*/kappa99.dat", 5, "no file fits the pattern"},
+      {"maps=sky.h5 --set stats.dataset=kg/stage3_lensing1", 3, "is one row of values"},
+      {"maps=sky.h5 --set stats.dataset=ia --set stats.patch=12", 3, "no dataset ia"},
+      {"maps=sky.h5 --set stats.patch=12", 2, "which dataset"},
+      {"maps=kappa23.dat --set stats.patch=12", 3, "hold no map of the full sky"},
+      {"maps=sky.h5 --set stats.dataset=kg/stage3_lensing1 --set stats.patch=4000", 2, "degrees wide"},
+  };
+  for (const auto& [keys, code, words] : cases) {
+    for (const int ranks : {1, 2}) {
+      const Outcome outcome = folder.umbriel(
+          "stats --set run.output=s.h5 --set stats.pixel_arcmin=60 --set stats." + std::string(keys), ranks);
+      EXPECT_EQ(outcome.code, code) << keys << outcome.output;
+      EXPECT_NE(outcome.output.find(words), std::string::npos) << keys << outcome.output;
+    }
+  }
 }
 
 TEST(StatsProgram, RefusesWhatMakesNoSense) {
