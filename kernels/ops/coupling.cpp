@@ -60,6 +60,30 @@ struct CoupleBackward {
   }
 };
 
+/// x = (y - t) e^-s, channels in a row.
+struct UncoupleBackward {
+  float limit;
+  ConstActivations raw, x;
+  Activations dx, draw, dshift;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t pixel) const {
+    const float* const r = raw.pixel(pixel);
+    const float* const at = x.pixel(pixel);
+    float* const gradient = dx.pixel(pixel);
+    float* const dr = draw.pixel(pixel);
+    float* const dt = dshift.pixel(pixel);
+    UMBRIEL_INDEPENDENT_ITERATIONS
+    for (int c = 0; c < x.extents.c; ++c) {
+      const float h = activated<Activation::tanh>(r[c] / limit);
+      const float g = gradient[c];
+      const float of_y = g * detail::exponential(-limit * h);
+      dr[c] = -g * at[c] * math::fma(-h, h, 1.0f);
+      dt[c] = -of_y;
+      gradient[c] = of_y;
+    }
+  }
+};
+
 struct AddTotals {
   const double* totals;  // [N, C]
   View1<double> out;
@@ -129,6 +153,15 @@ void couple_backward(const Space& space, float limit, ConstActivations raw, Cons
                   "umbriel::couple_backward");
   Kokkos::parallel_for("umbriel::couple_backward", Range(space, 0, e.pixels()),
                        CoupleBackward{limit, dlog_determinant, raw, shift, y, dy, draw, dshift});
+}
+
+void uncouple_backward(const Space& space, float limit, ConstActivations raw, ConstActivations x, Activations dx,
+                       Activations draw, Activations dshift) {
+  const Extents& e = x.extents;
+  require_extents(raw.extents == e && dx.extents == e && draw.extents == e && dshift.extents == e,
+                  "umbriel::uncouple_backward");
+  Kokkos::parallel_for("umbriel::uncouple_backward", Range(space, 0, e.pixels()),
+                       UncoupleBackward{limit, raw, x, dx, draw, dshift});
 }
 
 void keep_checkerboard(const Space& space, int parity, ConstActivations x, Activations y) {

@@ -22,6 +22,10 @@ void uncouple(const Space& space, float limit, ConstActivations raw, ConstActiva
 /// @param draw, dshift  overwritten
 void couple_backward(const Space& space, float limit, ConstActivations raw, ConstActivations shift,
                      float dlog_determinant, Activations y, Activations dy, Activations draw, Activations dshift);
+/// Gradients of a loss of x = uncouple(y), given that of x, which is set to that of y.
+/// @param draw, dshift  overwritten
+void uncouple_backward(const Space& space, float limit, ConstActivations raw, ConstActivations x, Activations dx,
+                       Activations draw, Activations dshift);
 
 /// y = x where (row + column) % 2 == parity, else 0; y may be x.
 void keep_checkerboard(const Space& space, int parity, ConstActivations x, Activations y);

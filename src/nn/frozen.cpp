@@ -316,6 +316,8 @@ class Freezer {
       again([=](Inputs x) { return std::make_unique<PoolOperation>(x[0], o->factor); });
     } else if (const auto* o = dynamic_cast<const UpsampleOperation*>(old)) {
       again([=](Inputs x) { return std::make_unique<UpsampleOperation>(x[0], o->factor); });
+    } else if (dynamic_cast<const ReshapeOperation*>(old) != nullptr) {
+      again([=](Inputs x) { return std::make_unique<ReshapeOperation>(x[0]); });
     } else if (dynamic_cast<const ConcatenateOperation*>(old) != nullptr) {
       actions_.push_back([=, this](Tape& tape) {
         std::vector<Value> x;

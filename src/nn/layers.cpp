@@ -115,6 +115,13 @@ Value upsample(Tape& tape, Value x, int factor) {
   return tape.record(std::make_unique<UpsampleOperation>(x, factor), e);
 }
 
+Value reshape(Tape& tape, Value x, Extents extents) {
+  extents.n = tape.extents(x).n;
+  require(extents.elements() == tape.extents(x).elements(), ExitCode::usage,
+          "a map cannot be reshaped to another number of elements", "reshape");
+  return tape.record(std::make_unique<ReshapeOperation>(x), extents);
+}
+
 Value scale_samples(Tape& tape, Value x, Scalars factor) {
   return tape.record(std::make_unique<ScaleSamplesOperation>(x, factor), tape.extents(x));
 }

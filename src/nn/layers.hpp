@@ -96,6 +96,8 @@ Value product(Tape& tape, Value a, Value b);
 Value modulate(Tape& tape, Value x, Value modulation);
 Value average_pool(Tape& tape, Value x, int factor);
 Value upsample(Tape& tape, Value x, int factor);
+/// The elements of each sample, in order (y, x, channel), as a map of h x w pixels with c channels; extents.n is x's.
+Value reshape(Tape& tape, Value x, Extents extents);
 Value scale_samples(Tape& tape, Value x, Scalars factor);
 /// One channel that is constant over the map; extents.c is taken as 1.
 Value plane(Tape& tape, Extents extents, Scalars value);

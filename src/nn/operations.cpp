@@ -164,9 +164,12 @@ void ConvolutionOperation::backward(const Space& space, const Tape& tape) {
     if (dbias) sum_pixels(space, dy, dbias, tape.accumulates_parameter(*this, 1));
     return;
   }
+  const bool inputs_only = tape.options().inputs_only;
   if (transposed) {
-    conv_->backward_weights(space, dy, tape.value(inputs[0]), set.gradient(weight), nullptr, adds);
-    if (dbias) sum_pixels(space, dy, dbias, tape.accumulates_parameter(*this, 1));
+    if (!inputs_only) {
+      conv_->backward_weights(space, dy, tape.value(inputs[0]), set.gradient(weight), nullptr, adds);
+      if (dbias) sum_pixels(space, dy, dbias, tape.accumulates_parameter(*this, 1));
+    }
     if (tape.wants_gradient(inputs[0])) {
       const Activations dx = tape.gradient(inputs[0]);
       conv_->forward(space, dy, nullptr, tape.accumulates(*this, 0) ? ConstActivations(dx) : ConstActivations(),
@@ -174,7 +177,7 @@ void ConvolutionOperation::backward(const Space& space, const Tape& tape) {
     }
     return;
   }
-  conv_->backward_weights(space, tape.value(inputs[0]), dy, set.gradient(weight), dbias, adds);
+  if (!inputs_only) conv_->backward_weights(space, tape.value(inputs[0]), dy, set.gradient(weight), dbias, adds);
   if (tape.wants_gradient(inputs[0]))
     conv_->backward_data(space, dy, tape.gradient(inputs[0]), tape.accumulates(*this, 0));
   // After the first input's, to which this adds where both are one value.
@@ -282,7 +285,7 @@ void BatchNormOperation::forward(const Space& space, const Tape& tape) {
   const Range each_channel(space, 0, channels);
   float* mean = set.buffer(running_mean);
   float* variance = set.buffer(running_variance);
-  if (tape.training()) {
+  if (tape.training() && !tape.options().inputs_only) {
     const Communicator& comm = tape.options().comm;
     channel_moments(space, x, mean, sums_);
     Kokkos::parallel_for("umbriel::nn::set_count", Range(space, 0, 1),
@@ -307,10 +310,15 @@ void BatchNormOperation::backward(const Space& space, const Tape& tape) {
   const int channels = x.extents.c;
   batch_norm_backward_sums(space, x, tape.value(output), dy, mean_.data(), rstd_.data(), scale_.data(), shift_.data(),
                            activation, dy, sums_);
-  Kokkos::parallel_for("umbriel::nn::keep_norm_gradients", Range(space, 0, channels),
-                       KeepNormGradients{sums_, set.gradient(gamma), set.gradient(beta), channels,
-                                         tape.accumulates_parameter(*this, 0), tape.accumulates_parameter(*this, 1)});
-  if (comm.size() > 1) all_reduce_sum(comm, space, sums_);
+  if (tape.options().inputs_only) {
+    Kokkos::deep_copy(space, sums_, 0.0);  // moments do not change with x
+    count_ = 1;
+  } else {
+    Kokkos::parallel_for("umbriel::nn::keep_norm_gradients", Range(space, 0, channels),
+                         KeepNormGradients{sums_, set.gradient(gamma), set.gradient(beta), channels,
+                                           tape.accumulates_parameter(*this, 0), tape.accumulates_parameter(*this, 1)});
+    if (comm.size() > 1) all_reduce_sum(comm, space, sums_);
+  }
   if (tape.wants_gradient(inputs[0])) {
     batch_norm_backward_data(space, x, dy, mean_.data(), rstd_.data(), scale_.data(), sums_, count_,
                              tape.gradient(inputs[0]), tape.accumulates(*this, 0));
@@ -476,6 +484,27 @@ void UpsampleOperation::forward(const Space& space, const Tape& tape) {
 
 void UpsampleOperation::backward(const Space& space, const Tape& tape) {
   upsample_nearest_backward(space, tape.gradient(output), factor, tape.gradient(inputs[0]), tape.accumulates(*this, 0));
+}
+
+namespace {
+
+/// The elements of `from` as a map of other extents.
+Activations reshaped(const Activations& from, const Extents& extents) {
+  require(from.dense(), ExitCode::usage, "a part of other activations cannot be reshaped", "reshape",
+          "reshape before values are put side by side");
+  return {from.data, extents};
+}
+
+}  // namespace
+
+void ReshapeOperation::forward(const Space& space, const Tape& tape) {
+  const Activations y = tape.value(output);
+  copy_channels(space, reshaped(tape.value(inputs[0]), y.extents), y);
+}
+
+void ReshapeOperation::backward(const Space& space, const Tape& tape) {
+  const Activations dy = tape.gradient(output);
+  copy_channels(space, dy, reshaped(tape.gradient(inputs[0]), dy.extents), tape.accumulates(*this, 0));
 }
 
 void ConcatenateOperation::forward(const Space& space, const Tape& tape) {

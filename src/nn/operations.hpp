@@ -154,6 +154,15 @@ class UpsampleOperation final : public Operation {
   const int factor;
 };
 
+/// The same elements in the same order, as a map of another size: between convolutions and dense layers.
+class ReshapeOperation final : public Operation {
+ public:
+  explicit ReshapeOperation(Value x) { inputs = {x}; }
+  std::string_view name() const override { return "reshaping"; }
+  void forward(const Space& space, const Tape& tape) override;
+  void backward(const Space& space, const Tape& tape) override;
+};
+
 /// Channels side by side; nothing to do for inputs that lie in the output's memory.
 class ConcatenateOperation final : public Operation {
  public:

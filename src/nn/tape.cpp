@@ -50,7 +50,7 @@ Scalars Tape::scalars(int n) {
 
 Value Tape::record(std::unique_ptr<Operation> operation, Extents output) {
   const int position = static_cast<int>(operations_.size());
-  bool wants = !operation->parameters.empty();
+  bool wants = !operation->parameters.empty() && !options_.inputs_only;
   for (const Value input : operation->inputs) {
     Node& node = nodes_[at(input.index)];
     node.consumers.push_back(position);
@@ -249,7 +249,7 @@ void Tape::use_samples(int n) {
 }
 
 void Tape::forward(const Space& space) {
-  if (training_) load_parameters(space);
+  if (training_ && !options_.inputs_only) load_parameters(space);
   for (const auto& operation : operations_) {
     if (!left_out(operation->output)) operation->forward(space, *this);
   }

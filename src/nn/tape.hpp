@@ -42,6 +42,9 @@ struct Options {
   Backend backend = Backend::automatic;
   Precision precision = Precision::float32;
   Communicator comm;  ///< the ranks that share a training batch: batch norm's moments are theirs together
+  /// A training tape finds gradients of inputs alone, through the network as it is used: batch norms take running
+  /// moments, parameters are loaded once by the caller, and their gradients mean nothing.
+  bool inputs_only = false;
 };
 
 class Operation {

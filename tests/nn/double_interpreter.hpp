@@ -291,6 +291,8 @@ class DoubleInterpreter {
       each([&](int n, int row, int column, int c) {
         return input(0)[at(extents(0), n, row / o->factor, column / o->factor, c)];
       });
+    } else if (dynamic_cast<const ReshapeOperation*>(&operation) != nullptr) {
+      each([&](int n, int row, int column, int c) { return input(0)[at(e, n, row, column, c)]; });
     } else if (dynamic_cast<const ConcatenateOperation*>(&operation) != nullptr) {
       each([&](int n, int row, int column, int c) {
         std::size_t i = 0;

@@ -128,6 +128,71 @@ TEST(Operation, BatchNormWithANonlinearityThatCannotFollowAResidualIsRefused) {
   EXPECT_THROW(tape.plan(y), Error);
 }
 
+/// Gradients of inputs, through the network as it is used, are those of the inference tape's output.
+TEST(Tape, GradientsOfInputsAloneAreOfTheNetworkInUse) {
+  ParameterSet set;
+  const ParameterId x0 = declare_leaf(set, "x", {2, 4, 4, 3});
+  Convolution::Settings settings, twice;
+  settings.padding = Padding::periodic;
+  twice.transposed = true;
+  twice.kernel = 4;
+  twice.stride = 2;
+  twice.pad = 1;
+  const Convolution convolution(set, "convolution", 3, 4, settings), up(set, "up", 4, 2, twice);
+  const BatchNorm norm(set, "norm", 4), last(set, "last", 2);
+  set.allocate();
+  set_parameters(set);
+  const auto moments = on_host(set.buffer_values());
+  for (std::size_t i = 0; i < moments.size(); ++i) moments(i) = 0.5f + 0.1f * static_cast<float>(i % 7);
+  Kokkos::deep_copy(set.buffer_values(), moments);
+  const auto build = [&](Tape& tape, Value x) {
+    return last(tape, up(tape, norm(tape, convolution(tape, x), Activation::tanh)), Activation::softplus);
+  };
+  Options options;
+  options.inputs_only = true;
+  Tape frozen(set, false), tape(set, true, options);
+  const Value x = tape.input({2, 4, 4, 3}, true), in = frozen.input({2, 4, 4, 3});
+  const Value y = build(tape, x), out = build(frozen, in);
+  tape.plan(y);
+  frozen.plan(out);
+  const Space space;
+  tape.load_parameters(space);
+  frozen.load_parameters(space);
+  const auto all = [](const Activations& a) {
+    return Kokkos::View<float*, Memory, Kokkos::MemoryUnmanaged>(a.data,
+                                                                 static_cast<std::size_t>(a.extents.elements()));
+  };
+  const Kokkos::View<const float*, Memory, Kokkos::MemoryUnmanaged> start(set.value(x0), 96);
+  Kokkos::deep_copy(all(tape.value(x)), start);
+  const auto before = on_host(set.buffer_values());
+  const std::vector<float> kept(before.data(), before.data() + before.size());
+  tape.forward(space);
+  const auto sum_of_squares = [&](int moved, float by) {
+    const auto host = Kokkos::create_mirror_view_and_copy(HostMemory{}, start);
+    View1<float> at("at", 96);
+    const auto writable = Kokkos::create_mirror_view(HostMemory{}, at);
+    for (std::size_t i = 0; i < 96; ++i) writable(i) = host(i) + (static_cast<int>(i) == moved ? by : 0.0f);
+    Kokkos::deep_copy(all(frozen.value(in)), writable);
+    frozen.forward(space);
+    space.fence();
+    const auto values = Kokkos::create_mirror_view_and_copy(HostMemory{}, all(frozen.value(out)));
+    double sum = 0;
+    for (std::size_t i = 0; i < values.size(); ++i)
+      sum += 0.5 * static_cast<double>(values(i)) * static_cast<double>(values(i));
+    return sum;
+  };
+  Kokkos::deep_copy(all(tape.gradient(y)), all(tape.value(y)));
+  tape.backward(space);
+  space.fence();
+  const auto gradient = Kokkos::create_mirror_view_and_copy(HostMemory{}, all(tape.gradient(x)));
+  for (const int i : {0, 13, 50, 95}) {
+    const double expected = (sum_of_squares(i, 1e-2f) - sum_of_squares(i, -1e-2f)) / 2e-2;
+    EXPECT_NEAR(gradient(static_cast<std::size_t>(i)), expected, 2e-3 * (1 + std::fabs(expected))) << i;
+  }
+  const auto after = on_host(set.buffer_values());
+  EXPECT_EQ(kept, std::vector<float>(after.data(), after.data() + after.size())) << "moments are left as they are";
+}
+
 TEST(Operation, GroupNorm) {
   for (const Activation f : every_activation) {
     for (const int groups : {1, 2, 6}) {
@@ -177,6 +242,10 @@ TEST(Operation, WithoutParametersOfItsOwn) {
       {"pool 3", [](Tape& t, Value a, Value, Value) { return average_pool(t, a, 3); }},
       {"upsampling 2", [](Tape& t, Value a, Value, Value) { return upsample(t, a, 2); }},
       {"upsampling 3", [](Tape& t, Value a, Value, Value) { return upsample(t, a, 3); }},
+      {"reshaping and back",
+       [](Tape& t, Value a, Value b, Value) {
+         return reshape(t, product(t, reshape(t, a, {0, 1, 1, 168}), reshape(t, b, {0, 1, 1, 168})), {0, 6, 7, 4});
+       }},
       {"concatenation",
        [](Tape& t, Value a, Value b, Value) {
          return t.concatenate({b, a});

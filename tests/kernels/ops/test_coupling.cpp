@@ -73,6 +73,37 @@ TEST(Coupling, GradientsAreFiniteDifferences) {
       x, [&](const Reference& v) { return loss(raw, shift, v); }, dy);
 }
 
+TEST(Coupling, GradientsOfTheInverseAreFiniteDifferences) {
+  const Reference y = random(extents, 1), raw = random(extents, 2), shift = random(extents, 3), g = random(extents, 4);
+  const auto inverse = [&](const Reference& r, const Reference& t, const Reference& v) {
+    Reference x(extents);
+    x.for_each([&](int n, int i, int j, int c) {
+      x(n, i, j, c) = (v(n, i, j, c) - t(n, i, j, c)) * std::exp(-log_scale(r(n, i, j, c)));
+    });
+    return x;
+  };
+  const auto loss = [&](const Reference& r, const Reference& t, const Reference& v) {
+    const Reference x = inverse(r, t, v);
+    double total = 0;
+    x.for_each([&](int n, int i, int j, int c) { total += x(n, i, j, c) * g(n, i, j, c); });
+    return total;
+  };
+  Field x(inverse(raw, shift, y), 0), dx(g, 2), r(raw, 1), dr(extents, 1), dt(extents, 0);
+  const Space space;
+  uncouple_backward(space, limit, r.slice, x.slice, dx.slice, dr.slice, dt.slice);
+  space.fence();
+  const auto check = [&](Reference moved, const std::function<double(const Reference&)>& f, const Field& found) {
+    const std::vector<double> expected = testing::finite_differences(moved.values, [&] { return f(moved); });
+    testing::expect_near(found.read().values, expected, 1e-5, "gradient");
+  };
+  check(
+      raw, [&](const Reference& v) { return loss(v, shift, y); }, dr);
+  check(
+      shift, [&](const Reference& v) { return loss(raw, v, y); }, dt);
+  check(
+      y, [&](const Reference& v) { return loss(raw, shift, v); }, dx);
+}
+
 TEST(Coupling, CheckerboardKeepsItsPixels) {
   const Reference x = random(extents, 1);
   for (const int parity : {0, 1}) {
