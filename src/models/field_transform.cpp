@@ -39,6 +39,41 @@ struct Exponential {
   }
 };
 
+struct Sum {
+  MapBatch maps;
+  KOKKOS_INLINE_FUNCTION double operator()(int n, int y, int x) const { return static_cast<double>(maps(n, y, x)); }
+};
+
+struct Divide {
+  View1<double> values;
+  double by;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const { values(n) /= by; }
+};
+
+struct SquareOfCentred {
+  MapBatch maps;
+  View1<double> mean;
+  KOKKOS_INLINE_FUNCTION double operator()(int n, int y, int x) const {
+    const double centred = static_cast<double>(maps(n, y, x)) - mean(n);
+    return centred * centred;
+  }
+};
+
+struct DeviationOfSquares {
+  View1<double> values;
+  double pixels;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const { values(n) = math::sqrt(values(n) / pixels); }
+};
+
+struct Standardise {
+  MapBatch maps, fields;
+  View1<double> mean, deviation;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    const double centred = static_cast<double>(maps(n, y, x)) - mean(n);
+    fields(n, y, x) = deviation(n) > 0 ? static_cast<float>(centred / deviation(n)) : 0.0f;
+  }
+};
+
 struct FinishJacobian {
   View1<double> out;
   double whitening;
@@ -201,11 +236,38 @@ std::string FieldTransformSettings::spectrum_text() const {
   return text;
 }
 
-FieldTransformSettings fit_field_transform(const Config& config, const HostMaps& maps, double pixel_arcmin) {
+void standardise(const Space& space, const MapBatch& maps, int n, const MapBatch& fields, const View1<double>& mean,
+                 const View1<double>& deviation, SumWorkspace& workspace) {
+  const int height = static_cast<int>(maps.extent(1)), width = static_cast<int>(maps.extent(2));
+  const auto pixels = static_cast<double>(height) * width;
+  if (static_cast<int>(workspace.rows.extent(0)) < n) workspace = SumWorkspace(n, height);
+  sum_each_map("umbriel::sum_of_maps", space, n, height, width, workspace, mean, Sum{maps});
+  Kokkos::parallel_for("umbriel::mean_of_maps", Range(space, 0, n), Divide{mean, pixels});
+  sum_each_map("umbriel::squares_of_maps", space, n, height, width, workspace, deviation, SquareOfCentred{maps, mean});
+  Kokkos::parallel_for("umbriel::deviation_of_maps", Range(space, 0, n), DeviationOfSquares{deviation, pixels});
+  for_each_element("umbriel::standardise", space, n, height, width, Standardise{maps, fields, mean, deviation});
+}
+
+FieldTransformSettings fit_field_transform(const Config& config, const HostMaps& given, double pixel_arcmin,
+                                           FieldTransformDefaults defaults) {
   FieldTransformSettings s;
-  s.lognormal = config.choice("field.transform", "lognormal", {"lognormal", "linear"}) == "lognormal";
-  const bool whiten = config.flag("field.whiten", true);
-  const Grid grid{static_cast<int>(maps.extent(1)), static_cast<int>(maps.extent(2))};
+  const std::string transform =
+      config.choice("field.transform", defaults.transform, {"lognormal", "linear", "standardised"});
+  s.lognormal = transform == "lognormal";
+  s.standardised = transform == "standardised";
+  const bool whiten = config.flag("field.whiten", defaults.whiten);
+  const Grid grid{static_cast<int>(given.extent(1)), static_cast<int>(given.extent(2))};
+  HostMaps maps = given;
+  if (s.standardised) {
+    maps = HostMaps("umbriel::standardised_maps", given.extent(0), given.extent(1), given.extent(2));
+    const MapBatch fields("umbriel::standardised_fields", given.extent(0), given.extent(1), given.extent(2));
+    const View1<double> mean("umbriel::means", given.extent(0)), deviation("umbriel::deviations", given.extent(0));
+    const Space space;
+    SumWorkspace workspace;
+    standardise(space, on_device(given), static_cast<int>(given.extent(0)), fields, mean, deviation, workspace);
+    space.fence();
+    Kokkos::deep_copy(maps, fields);
+  }
   double least = std::numeric_limits<double>::infinity(), sum = 0, squares = 0;
   for (std::size_t i = 0; i < maps.size(); ++i) {
     const auto value = static_cast<double>(maps.data()[i]);
@@ -236,7 +298,7 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
     }
   }
   const Logarithms u = logarithms(maps, s.lognormal, s.kappa0);
-  s.mean = u.mean;
+  s.mean = s.standardised ? 0 : u.mean;
   if (whiten) {
     std::vector<double> power = spectrum(u.values);
     // Where the maps have no power, as simulated ones have no mean, there is rounding, which must not be made large.
@@ -252,7 +314,7 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
     for (std::size_t i = 0; i < u.values.size(); ++i)
       variance += static_cast<double>(u.values.data()[i]) * static_cast<double>(u.values.data()[i]);
     s.multipole = {1};
-    s.power = {variance / count};
+    s.power = {s.standardised ? 1 : variance / count};
   }
   return s;
 }
@@ -301,9 +363,16 @@ void FieldTransform::forward(const Space& space, const MapBatch& maps, int n, co
                              const View1<double>& log_jacobian) {
   const Grid grid = fft_.grid();
   if (static_cast<int>(sums_.rows.extent(0)) < n) sums_ = SumWorkspace(n, grid.height);
+  if (settings_.standardised) {
+    if (static_cast<int>(means_.extent(0)) < n) {
+      means_ = View1<double>("umbriel::means", static_cast<std::size_t>(n));
+      deviations_ = View1<double>("umbriel::deviations", static_cast<std::size_t>(n));
+    }
+    standardise(space, maps, n, fields, means_, deviations_, sums_);
+  }
   sum_each_map(
       "umbriel::field_logarithm", space, n, grid.height, grid.width, sums_, log_jacobian,
-      Logarithm{maps, fields, static_cast<float>(settings_.kappa0), static_cast<float>(1e-3 * settings_.kappa0),
+      Logarithm{settings_.standardised ? fields : maps, fields, static_cast<float>(settings_.kappa0), static_cast<float>(1e-3 * settings_.kappa0),
                 static_cast<float>(settings_.mean), settings_.lognormal});
   Kokkos::parallel_for("umbriel::field_jacobian", Range(space, 0, n), FinishJacobian{log_jacobian, log_jacobian_});
   filter(space, fields, n, whiten_, fields);

@@ -1,12 +1,16 @@
 /// Brings maps to where generative models learn: near to white noise of unit variance, by a map of their own that is
 /// invertible and of known Jacobian.
 ///
-///   u = ln(kappa + kappa0) - mean   "lognormal", or u = kappa - mean, "linear"
+///   u = ln(kappa + kappa0) - mean   "lognormal", or u = kappa - mean, "linear", or "standardised": each map less its own
+///                                   mean, over its own standard deviation
 ///   x = F^-1[F[u] / sqrt(P)]        P(l) the power of u, both fitted to the training maps
 ///   ln |dx / dkappa| = - sum over pixels of ln(kappa + kappa0) - 1/2 sum over modes of ln P
 ///
 /// A lognormal field whose maps are periodic is white noise then, exactly; what a model has to learn is how the field
 /// differs from one. Not "whitened", P is one number, the variance of u.
+///
+/// A standardised map has lost its mean and deviation: the way back ends at the standardised map, and the Jacobian is
+/// that from there on.
 #pragma once
 
 #include <string>
@@ -21,6 +25,7 @@ namespace umbriel {
 
 struct FieldTransformSettings {
   bool lognormal = true;
+  bool standardised = false;
   double kappa0 = 0, mean = 0;
   std::vector<double> multipole, power;  ///< power a mode of the orthonormal transform; between, linear in logarithms
 
@@ -29,12 +34,23 @@ struct FieldTransformSettings {
 };
 
 /// Fits to maps.
-///   field.transform = "lognormal"  or "linear"
+///   field.transform = "lognormal"  or "linear", "standardised"
 ///   field.kappa0                   default: that of the largest likelihood of a lognormal field
 ///   field.whiten = true
-/// @param maps  [n, H, W] on the host
+/// @param maps      [n, H, W] on the host
+/// @param defaults  of the two flags, where the model is another
 /// @throws Error(usage); Error(input) for maps without variance, or below -kappa0
-FieldTransformSettings fit_field_transform(const Config& config, const HostMaps& maps, double pixel_arcmin);
+struct FieldTransformDefaults {
+  const char* transform = "lognormal";
+  bool whiten = true;
+};
+FieldTransformSettings fit_field_transform(const Config& config, const HostMaps& maps, double pixel_arcmin,
+                                           FieldTransformDefaults defaults = {});
+
+/// fields[i] <- (maps[i] - its mean) / its standard deviation, i < n; 0 for a constant map.
+/// @param mean, deviation  [>= n] float64, overwritten
+void standardise(const Space& space, const MapBatch& maps, int n, const MapBatch& fields, const View1<double>& mean,
+                 const View1<double>& deviation, SumWorkspace& workspace);
 
 class FieldTransform {
  public:
@@ -56,6 +72,7 @@ class FieldTransform {
   double log_jacobian_ = 0;       ///< of the whitening
   SpectrumBatch spectra_;
   SumWorkspace sums_;
+  View1<double> means_, deviations_;
 };
 
 }  // namespace umbriel

@@ -6,6 +6,7 @@
 
 #include "umbriel/models/diffusion.hpp"
 #include "umbriel/models/flow_model.hpp"
+#include "umbriel/models/vae.hpp"
 
 namespace umbriel {
 namespace {
@@ -29,7 +30,7 @@ void GenerativeModelRecord::save(const std::string& path, const nn::ParameterSet
   more["umbriel.width"] = std::to_string(grid.width);
   more["umbriel.height"] = std::to_string(grid.height);
   more["umbriel.pixel_arcmin"] = exact(pixel_arcmin);
-  more["umbriel.field"] = field.lognormal ? "lognormal" : "linear";
+  more["umbriel.field"] = field.lognormal ? "lognormal" : field.standardised ? "standardised" : "linear";
   more["umbriel.field.kappa0"] = exact(field.kappa0);
   more["umbriel.field.mean"] = exact(field.mean);
   more["umbriel.field.power"] = field.spectrum_text();
@@ -61,6 +62,7 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
                  static_cast<int>(number("umbriel.width", 2, 65536))};
   record.pixel_arcmin = number("umbriel.pixel_arcmin", 1e-4, 1e4);
   record.field.lognormal = entry("umbriel.field") == "lognormal";
+  record.field.standardised = entry("umbriel.field") == "standardised";
   record.field.kappa0 = number("umbriel.field.kappa0", 0, 1e9);
   record.field.mean = number("umbriel.field.mean", -1e9, 1e9);
   std::istringstream lines(entry("umbriel.field.power"));
@@ -80,6 +82,7 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
 std::unique_ptr<MapGenerator> make_generator(const std::string& path, const GenerativeModelRecord& record,
                                              const Config& config, const nn::Options& options) {
   if (record.kind == "diffusion") return make_diffusion_generator(path, record, config, options);
+  if (record.kind == "vae") return make_vae_generator(path, config, options);
   require(record.kind == "flow", ExitCode::input, "there is no model of the kind \"" + record.kind + "\"", path,
           "give a file that this version of umbriel wrote");
   return make_flow_generator(path, record, options);

@@ -6,7 +6,7 @@
 
 namespace umbriel {
 
-MapTask::MapTask(const Communicator& comm, const Config& config, std::uint64_t seed)
+MapTask::MapTask(const Communicator& comm, const Config& config, std::uint64_t seed, MapTaskDefaults defaults)
     : comm_(comm), seed_(seed), maps_(comm, config, seed) {
   comm.together([&] {
     const Grid grid = maps_.grid();
@@ -15,14 +15,18 @@ MapTask::MapTask(const Communicator& comm, const Config& config, std::uint64_t s
     const auto n = static_cast<int>(maps_.training_size() > 0 ? std::min(most, maps_.training_size()) : most);
     const MapBatch fitted("umbriel::fitted_maps", n, grid.height, grid.width);
     maps_.draw(0, n, fitted);
-    field_ = fit_field_transform(config, on_host(fitted), maps_.pixel_arcmin());
+    field_ = fit_field_transform(config, on_host(fitted), maps_.pixel_arcmin(), defaults.field);
     transform_ = std::make_unique<FieldTransform>(field_, grid, maps_.pixel_arcmin());
 
-    batch_ = static_cast<int>(config.integer("train.batch", 16, 1, 1 << 20));
+    batch_ = static_cast<int>(config.integer("train.batch", defaults.batch, 1, 1 << 20));
     require(batch_ % comm.size() == 0, ExitCode::usage,
             "a batch of " + std::to_string(batch_) + " maps cannot be shared evenly by " + std::to_string(comm.size()) +
                 " ranks",
             config.where("train.batch"), "choose a multiple of the number of ranks");
+    if (defaults.whole) {
+      part_ = batch_ / comm.size();
+      return;
+    }
     // Enough pixels to keep a core busy, and parts for eight ranks if there are that many examples.
     int usual = batch_;
     if (runs_on_host) {
@@ -92,7 +96,7 @@ std::string MapTask::describe() const {
   if (field_.lognormal) {
     std::snprintf(text, sizeof text, "; learned as ln(kappa + %.4g)", field_.kappa0);
   } else {
-    std::snprintf(text, sizeof text, "; learned as it is");
+    std::snprintf(text, sizeof text, field_.standardised ? "; each standardised" : "; learned as it is");
   }
   return std::to_string(batch_) + " a step of " + maps_.describe() + text +
          (field_.power.size() > 1 ? ", whitened" : "");

@@ -20,11 +20,18 @@
 
 namespace umbriel {
 
+/// What a model has in place of the defaults above.
+struct MapTaskDefaults {
+  FieldTransformDefaults field;
+  int batch = 16;
+  bool whole = false;  ///< a rank's examples always go through together, as batch norms want: no micro-batches
+};
+
 class MapTask : public nn::TrainingTask {
  public:
   /// Collective. @param seed  of examples and noise
   /// @throws Error(usage) also if a batch cannot be shared evenly by the ranks
-  MapTask(const Communicator& comm, const Config& config, std::uint64_t seed);
+  MapTask(const Communicator& comm, const Config& config, std::uint64_t seed, MapTaskDefaults defaults = {});
 
   std::vector<double> gradients(const Space& space, std::int64_t step,
                                 const std::function<void(std::int64_t)>& ready) override;

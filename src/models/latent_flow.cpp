@@ -1,0 +1,172 @@
+#include "umbriel/models/latent_flow.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "umbriel/ops/coupling.hpp"
+#include "umbriel/ops/elementwise.hpp"
+#include "umbriel/rng/philox.hpp"
+
+namespace umbriel {
+namespace {
+
+struct Gather {
+  ConstActivations x;
+  View1<int> order;
+  Activations y;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const {
+    for (int c = 0; c < y.extents.c; ++c) y.pixel(n)[c] = x.pixel(n)[order(c)];
+  }
+};
+
+struct Scatter {
+  ConstActivations dy;
+  View1<int> order;
+  Activations dx;
+  bool accumulate;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const {
+    if (!accumulate) {
+      for (int c = 0; c < dx.extents.c; ++c) dx.pixel(n)[c] = 0;
+    }
+    for (int c = 0; c < dy.extents.c; ++c) dx.pixel(n)[order(c)] += dy.pixel(n)[c];
+  }
+};
+
+/// y[c] = x[order[c]], of some or all channels.
+class GatherOperation final : public nn::Operation {
+ public:
+  GatherOperation(nn::Value x, const std::vector<int>& order) : order_("umbriel::latent_order", order.size()) {
+    inputs = {x};
+    const auto host = Kokkos::create_mirror_view(HostMemory{}, order_);
+    std::copy(order.begin(), order.end(), host.data());
+    Kokkos::deep_copy(order_, host);
+  }
+  std::string_view name() const override { return "choice of channels"; }
+  void forward(const Space& space, const nn::Tape& tape) override {
+    const Activations x = tape.value(inputs[0]);
+    Kokkos::parallel_for("umbriel::gather_channels", Range(space, 0, x.extents.pixels()),
+                         Gather{x, order_, tape.value(output)});
+  }
+  void backward(const Space& space, const nn::Tape& tape) override {
+    const Activations dx = tape.gradient(inputs[0]);
+    Kokkos::parallel_for("umbriel::scatter_channels", Range(space, 0, dx.extents.pixels()),
+                         Scatter{tape.gradient(output), order_, dx, tape.accumulates(*this, 0)});
+  }
+
+ private:
+  View1<int> order_;
+};
+
+/// y = x e^s + t with (raw s, t) side by side in `pair`, or the inverse.
+class CouplingOperation final : public nn::Operation {
+ public:
+  /// @param log_determinant  null: the inverse
+  CouplingOperation(nn::Value x, nn::Value pair, float limit,
+                    std::shared_ptr<LatentFlow::LogDeterminant> log_determinant)
+      : limit_(limit), log_determinant_(std::move(log_determinant)) {
+    inputs = {x, pair};
+  }
+  std::string_view name() const override { return "affine coupling"; }
+  void forward(const Space& space, const nn::Tape& tape) override {
+    const Activations y = tape.value(output), pair = tape.value(inputs[1]);
+    const int c = y.extents.c;
+    copy_channels(space, tape.value(inputs[0]), y);
+    if (log_determinant_) {
+      couple(space, limit_, pair.channels(0, c), pair.channels(c, c), y, log_determinant_->sum);
+    } else {
+      uncouple(space, limit_, pair.channels(0, c), pair.channels(c, c), y);
+    }
+  }
+  /// Nobody reads the output any more, nor its gradient: they are taken back to the input's in place.
+  void backward(const Space& space, const nn::Tape& tape) override {
+    const Activations y = tape.value(output), dy = tape.gradient(output), pair = tape.value(inputs[1]);
+    const Activations dpair = tape.gradient(inputs[1]);
+    const int c = y.extents.c;
+    if (log_determinant_) {
+      couple_backward(space, limit_, pair.channels(0, c), pair.channels(c, c), log_determinant_->gradient, y, dy,
+                      dpair.channels(0, c), dpair.channels(c, c));
+    } else {
+      uncouple_backward(space, limit_, pair.channels(0, c), y, dy, dpair.channels(0, c), dpair.channels(c, c));
+    }
+    if (tape.wants_gradient(inputs[0])) {
+      copy_channels(space, dy, tape.gradient(inputs[0]), tape.accumulates(*this, 0));
+    }
+  }
+
+ private:
+  float limit_;
+  std::shared_ptr<LatentFlow::LogDeterminant> log_determinant_;
+};
+
+nn::Value gather(nn::Tape& tape, nn::Value x, const std::vector<int>& order) {
+  return tape.record(std::make_unique<GatherOperation>(x, order),
+                     {tape.extents(x).n, 1, 1, static_cast<int>(order.size())});
+}
+
+/// Places 0 ... size - 1 in an order that belongs to a step: part of what the model is, not of a run.
+std::vector<int> order_of(int size, std::uint32_t step) {
+  std::vector<int> order(static_cast<std::size_t>(size));
+  std::iota(order.begin(), order.end(), 0);
+  std::vector<double> keys(order.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = uniform({0, Purpose::weights, step, 0}, i);
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    return std::pair(keys[static_cast<std::size_t>(a)], a) < std::pair(keys[static_cast<std::size_t>(b)], b);
+  });
+  return order;
+}
+
+}  // namespace
+
+LatentFlow::LatentFlow(nn::ParameterSet& set, const std::string& name, int size, const Config& config)
+    : size_(size), stays_(size / 2) {
+  const int layers = static_cast<int>(config.integer("latent.layers", 8, 1, 256));
+  const int width = static_cast<int>(config.integer("latent.width", 256, 1, 1 << 16));
+  limit_ = static_cast<float>(config.number("latent.limit", 2, 0.01, 20));
+  require(size >= 2, ExitCode::usage, "a flow needs two latent variables or more", config.where("network.latent"),
+          "raise it, or set latent.flow = false");
+  for (int i = 0; i < layers; ++i) {
+    const std::string step = name + ".steps." + std::to_string(i);
+    steps_.push_back({order_of(size, static_cast<std::uint32_t>(i)), nn::Dense(set, step + ".first", stays_, width),
+                      nn::Dense(set, step + ".second", width, width),
+                      nn::Dense(set, step + ".last", width, 2 * (size - stays_), true)});
+  }
+}
+
+nn::Value LatentFlow::network(nn::Tape& tape, const Step& step, nn::Value stays) const {
+  const nn::Value hidden = step.first(tape, stays, Activation::silu);
+  return step.last(tape, step.second(tape, hidden, Activation::silu));
+}
+
+nn::Value LatentFlow::to_base(nn::Tape& tape, nn::Value z,
+                              const std::shared_ptr<LogDeterminant>& log_determinant) const {
+  const int n = tape.extents(z).n;
+  log_determinant->sum = View1<double>("umbriel::latent_log_determinant", static_cast<std::size_t>(n));
+  for (const Step& step : steps_) {
+    const auto middle = step.order.begin() + stays_;
+    const nn::Value stays = gather(tape, z, {step.order.begin(), middle});
+    const nn::Value changes = gather(tape, z, {middle, step.order.end()});
+    const nn::Value pair = network(tape, step, stays);
+    const nn::Value changed =
+        tape.record(std::make_unique<CouplingOperation>(changes, pair, limit_, log_determinant), tape.extents(changes));
+    z = tape.concatenate({stays, changed});
+  }
+  return z;
+}
+
+nn::Value LatentFlow::from_base(nn::Tape& tape, nn::Value u) const {
+  std::vector<int> places(static_cast<std::size_t>(size_));
+  for (std::size_t i = steps_.size(); i-- > 0;) {
+    const Step& step = steps_[i];
+    std::iota(places.begin(), places.end(), 0);
+    const nn::Value stays = gather(tape, u, {places.begin(), places.begin() + stays_});
+    const nn::Value changed = gather(tape, u, {places.begin() + stays_, places.end()});
+    const nn::Value pair = network(tape, step, stays);
+    const nn::Value changes =
+        tape.record(std::make_unique<CouplingOperation>(changed, pair, limit_, nullptr), tape.extents(changed));
+    for (int c = 0; c < size_; ++c) places[static_cast<std::size_t>(step.order[static_cast<std::size_t>(c)])] = c;
+    u = gather(tape, tape.concatenate({stays, changes}), places);
+  }
+  return u;
+}
+
+}  // namespace umbriel

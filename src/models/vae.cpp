@@ -1,0 +1,516 @@
+#include "umbriel/models/vae.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "umbriel/models/network.hpp"
+#include "umbriel/mpi/exact_sum.hpp"
+#include "umbriel/ops/elementwise.hpp"
+#include "umbriel/rng/normal.hpp"
+
+namespace umbriel {
+namespace {
+
+constexpr double log_two_pi = 1.8378770664093454836;
+/// Log-deviations of q beyond these are taken to be these.
+constexpr float least_log = -8.0f, most_log = 4.0f;
+
+/// Streams of normals for the encoder, under Purpose::training_noise.
+enum DrawStream : std::uint32_t { draw_of_example = 0, draw_of_validation = 1 };
+
+std::vector<int> channels_from(const Config& config, const std::string& key, const std::vector<double>& fallback) {
+  const std::vector<double> values = config.numbers(key, fallback);
+  std::vector<int> channels;
+  for (const double value : values) {
+    require(value >= 1 && value <= 65536 && value == std::floor(value), ExitCode::usage,
+            "channels are not whole numbers from 1 to 65536", config.where(key), "give one number a convolution");
+    channels.push_back(static_cast<int>(value));
+  }
+  require(!channels.empty() && channels.size() <= 12, ExitCode::usage, "there are no convolutions, or more than 12",
+          config.where(key), "give one number a convolution");
+  return channels;
+}
+
+Extents as_maps_extents(const MapBatch& maps, int n) {
+  return {n, static_cast<int>(maps.extent(1)), static_cast<int>(maps.extent(2)), 1};
+}
+
+KOKKOS_INLINE_FUNCTION float limited(float log_deviation) {
+  return log_deviation < least_log ? least_log : log_deviation > most_log ? most_log : log_deviation;
+}
+
+/// z = m + s * normal
+struct DrawLatent {
+  ConstActivations statistics;
+  MapBatch normals;
+  Activations z;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const {
+    const float* const s = statistics.pixel(n);
+    z.pixel(n)[c] = math::fma(math::exp(limited(s[z.extents.c + c])), normals(n, 0, c), s[c]);
+  }
+};
+
+/// KL of each sample, of which a latent variable counts at least `free`.
+struct Divergence {
+  ConstActivations statistics;
+  int latent;
+  double free;
+  KOKKOS_INLINE_FUNCTION double operator()(int n, int, int c) const {
+    const auto m = static_cast<double>(statistics.pixel(n)[c]);
+    const auto l = static_cast<double>(limited(statistics.pixel(n)[latent + c]));
+    const double kl = 0.5 * (m * m + math::exp(2 * l) - 1) - l;
+    return kl > free ? kl : free;
+  }
+};
+
+/// Gradients of means and log-deviations, given that of z and the weight of KL in the loss.
+struct DrawBackward {
+  ConstActivations statistics, dz;
+  MapBatch normals;
+  Activations dstatistics;
+  float weight, free;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const {
+    const int latent = dz.extents.c;
+    const float m = statistics.pixel(n)[c], raw = statistics.pixel(n)[latent + c], l = limited(raw);
+    const float s = math::exp(l), g = dz.pixel(n)[c];
+    const float kl = 0.5f * (m * m + s * s - 1.0f) - l;
+    const float w = kl > free ? weight : 0.0f;
+    dstatistics.pixel(n)[c] = math::fma(w, m, g);
+    const float dl = g * s * normals(n, 0, c) + w * (s * s - 1.0f);
+    dstatistics.pixel(n)[latent + c] = l == raw ? dl : 0.0f;
+  }
+};
+
+/// z of a map's statistics; the way back adds the gradient of KL.
+class DrawOperation final : public nn::Operation {
+ public:
+  DrawOperation(nn::Value statistics, const MapBatch& normals, float free_nats) : normals_(normals), free_(free_nats) {
+    inputs = {statistics};
+  }
+  std::string_view name() const override { return "latent draw"; }
+  void forward(const Space& space, const nn::Tape& tape) override {
+    draw_latent(space, tape.value(inputs[0]), normals_, tape.value(output));
+  }
+  void backward(const Space& space, const nn::Tape& tape) override {
+    const Activations dz = tape.gradient(output);
+    for_each_element("umbriel::latent_draw_backward", space, dz.extents.n, 1, dz.extents.c,
+                     DrawBackward{tape.value(inputs[0]), dz, normals_, tape.gradient(inputs[0]), weight, free_});
+  }
+
+  float weight = 0;  ///< of KL in the loss
+
+ private:
+  MapBatch normals_;
+  float free_;
+};
+
+/// -ELBO a pixel, given sums of squared errors and KL.
+struct Loss {
+  View1<double> squares, divergences, losses;
+  const float* log_deviation;
+  double first_deviation, pixels, beta;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const {
+    const double p = static_cast<double>(*log_deviation);
+    const double sigma = first_deviation * math::exp(p);
+    losses(n) =
+        0.5 * log_two_pi + math::log(sigma) + (0.5 * squares(n) / (sigma * sigma) + beta * divergences(n)) / pixels;
+  }
+};
+
+/// The gradient of an error, and of ln sigma by the first element's thread.
+struct ErrorGradient {
+  Activations error;
+  View1<double> squares;
+  const float* log_deviation;
+  float* dlog_deviation;
+  double first_deviation, pixels, share;
+  bool learns;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t pixel) const {
+    const double sigma = first_deviation * math::exp(static_cast<double>(*log_deviation));
+    const double factor = share / (sigma * sigma * pixels);
+    *error.pixel(pixel) *= static_cast<float>(factor);
+    if (pixel > 0) return;
+    double sum = 0;
+    for (int n = 0; n < error.extents.n; ++n) sum += share - factor * squares(n);
+    *dlog_deviation = learns ? static_cast<float>(sum) : 0.0f;
+  }
+};
+
+void fill_keys(const View1<DrawKey>& keys, std::uint64_t seed, Purpose purpose, std::int64_t first,
+               std::uint32_t step) {
+  const auto host = Kokkos::create_mirror_view(HostMemory{}, keys);
+  for (std::size_t i = 0; i < host.size(); ++i)
+    host(i) = {seed, purpose, static_cast<std::uint32_t>(first + static_cast<std::int64_t>(i)), step};
+  Kokkos::deep_copy(keys, host);
+}
+
+class VaeGenerator final : public MapGenerator {
+ public:
+  VaeGenerator(const std::string& path, const Config& config, const nn::Options& options)
+      : model_(TrainedVae::load(path)),
+        transform_(model_.record.field, model_.record.grid, model_.record.pixel_arcmin),
+        runner_(*model_.vae, batch_of(model_.record.grid), options),
+        normals_("umbriel::latent_normals", runner_.batch(), 1, model_.vae->latent()),
+        keys_("umbriel::latent_keys", static_cast<std::size_t>(runner_.batch())) {
+    const bool has_flow = model_.vae->flow() != nullptr;
+    through_flow_ = config.choice("generate.prior", has_flow ? "flow" : "normal", {"flow", "normal"}) == "flow";
+    require(has_flow || !through_flow_, ExitCode::usage, "the model was trained without a flow",
+            config.where("generate.prior"), "set it to \"normal\"");
+    runner_.load(Space());
+  }
+
+  int batch() const override { return runner_.batch(); }
+
+  void draw(const Space& space, std::uint64_t seed, std::int64_t first, int n, const MapBatch& out) override {
+    fill_keys(keys_, seed, Purpose::latent, first, 0);
+    fill_normals(space, normals_, keys_, runner_.batch());
+    if (through_flow_) {
+      runner_.from_base(space, normals_, runner_.batch());
+    } else {
+      const Activations z = runner_.latent();
+      copy_channels(space, ConstActivations(normals_.data(), z.extents), z);
+    }
+    transform_.inverse(space, runner_.decode(space), n, out);
+  }
+
+ private:
+  static int batch_of(Grid grid) {
+    int n = 1;
+    while (n < 16 && 2 * n * grid.pixels() <= (runs_on_host ? 256 * 256 : 4096 * 4096)) n *= 2;
+    return n;
+  }
+
+  TrainedVae model_;
+  FieldTransform transform_;
+  VaeRunner runner_;
+  MapBatch normals_;
+  View1<DrawKey> keys_;
+  bool through_flow_ = false;
+};
+
+}  // namespace
+
+void draw_latent(const Space& space, ConstActivations statistics, const MapBatch& normals, Activations latent) {
+  for_each_element("umbriel::draw_latent", space, latent.extents.n, 1, latent.extents.c,
+                   DrawLatent{statistics, normals, latent});
+}
+
+// --- the network -----------------------------------------------------------------------------------------------------
+
+Vae::Norm Vae::norm(const std::string& name, int channels) {
+  Norm norm;
+  if (batch_norm_) {
+    norm.batch = std::make_unique<nn::BatchNorm>(parameters_, name, channels);
+  } else {
+    norm.group = std::make_unique<nn::GroupNorm>(parameters_, name, channels, channels % 8 == 0 ? channels / 8 : 1);
+  }
+  return norm;
+}
+
+Vae::Vae(const Config& config, Grid grid) : grid_(grid) {
+  latent_ = static_cast<int>(config.integer("network.latent", 256, 1, 65536));
+  const std::vector<int> encoder = channels_from(config, "network.encoder", {256, 128, 64});
+  const std::vector<int> decoder = channels_from(config, "network.decoder", {128, 64, 32, 16});
+  base_ = static_cast<int>(config.integer("network.base", 32, 1, 65536));
+  const int dense = static_cast<int>(config.integer("network.dense", 1024, 1, 1 << 20));
+  batch_norm_ = config.choice("network.norm", "batch", {"batch", "group"}) == "batch";
+  first_deviation_ = config.number("network.deviation", 0.5, 1e-6, 1e6);
+  learns_deviation_ = config.flag("network.learn_deviation", true);
+  const bool flow = config.flag("latent.flow", true);
+  require_sides(1 << std::max(encoder.size(), decoder.size()), grid, "autoencoder");
+
+  nn::Convolution::Settings half, twice, point;
+  half.kernel = twice.kernel = 4;
+  half.stride = twice.stride = 2;
+  half.pad = twice.pad = 1;
+  twice.transposed = true;
+  point.kernel = 1;
+  const auto numbered = [](const char* part, std::size_t i) { return std::string(part) + "." + std::to_string(i); };
+  int c = 1;
+  for (std::size_t i = 0; i < encoder.size(); ++i) {
+    const std::string name = numbered("encoder", i);
+    nn::Convolution convolution(parameters_, name + ".convolution", c, encoder[i], half);
+    encoder_.push_back({convolution, norm(name + ".norm", encoder[i])});
+    c = encoder[i];
+  }
+  const Grid small{grid.height >> encoder.size(), grid.width >> encoder.size()};
+  dense_ = nn::Dense(parameters_, "encoder.dense", static_cast<int>(small.pixels()) * c, dense);
+  statistics_ = nn::Dense(parameters_, "encoder.statistics", dense, 2 * latent_, true);
+
+  const Grid coarse{grid.height >> decoder.size(), grid.width >> decoder.size()};
+  first_ = nn::Dense(parameters_, "decoder.dense", latent_, static_cast<int>(coarse.pixels()) * base_);
+  first_norm_ = norm("decoder.norm", base_);
+  c = base_;
+  for (std::size_t i = 0; i < decoder.size(); ++i) {
+    const std::string name = numbered("decoder", i);
+    nn::Convolution convolution(parameters_, name + ".convolution", c, decoder[i], twice);
+    decoder_.push_back({convolution, norm(name + ".norm", decoder[i])});
+    c = decoder[i];
+  }
+  last_ = nn::Convolution(parameters_, "decoder.last", c, 1, point);
+  log_deviation_ = parameters_.add("log_deviation", nn::Role::other, {1});
+  if (flow) flow_ = std::make_unique<LatentFlow>(parameters_, "flow", latent_, config);
+  parameters_.allocate();
+}
+
+nn::Value Vae::encode(nn::Tape& tape, nn::Value x) const {
+  for (const Stage& stage : encoder_) x = stage.norm(tape, stage.convolution(tape, x, Activation::relu));
+  const Extents e = tape.extents(x);
+  return statistics_(tape, dense_(tape, nn::reshape(tape, x, {e.n, 1, 1, e.h * e.w * e.c}), Activation::relu));
+}
+
+nn::Value Vae::decode(nn::Tape& tape, nn::Value z) const {
+  const int halvings = static_cast<int>(decoder_.size());
+  nn::Value x = first_(tape, z, Activation::relu);
+  x = nn::reshape(tape, x, {tape.extents(z).n, grid_.height >> halvings, grid_.width >> halvings, base_});
+  x = first_norm_(tape, x);
+  for (const Stage& stage : decoder_) x = stage.norm(tape, stage.convolution(tape, x, Activation::relu));
+  return last_(tape, x);
+}
+
+// --- at work ---------------------------------------------------------------------------------------------------------
+
+VaeRunner::VaeRunner(const Vae& vae, int batch, const nn::Options& options) : vae_(vae), batch_(batch) {
+  const Grid grid = vae.grid();
+  const auto tape = [&] { return std::make_unique<nn::Tape>(vae.parameters(), false, options); };
+  encoder_ = tape();
+  x_ = encoder_->input({batch, grid.height, grid.width, 1});
+  statistics_ = vae.encode(*encoder_, x_);
+  encoder_->plan(statistics_);
+  decoder_ = tape();
+  z_ = decoder_->input({batch, 1, 1, vae.latent()});
+  map_ = vae.decode(*decoder_, z_);
+  decoder_->plan(map_);
+  if (vae.flow() == nullptr) return;
+  flow_ = tape();
+  u_ = flow_->input({batch, 1, 1, vae.latent()});
+  flowed_ = vae.flow()->from_base(*flow_, u_);
+  flow_->plan(flowed_);
+}
+
+void VaeRunner::load(const Space& space) {
+  encoder_->load_parameters(space);
+  decoder_->load_parameters(space);
+  if (flow_) flow_->load_parameters(space);
+}
+
+Activations VaeRunner::encode(const Space& space, const MapBatch& fields, int n) {
+  copy_channels(space, ConstActivations(fields.data(), as_maps_extents(fields, n)), encoder_->value(x_).samples(0, n));
+  encoder_->forward(space);
+  return encoder_->value(statistics_);
+}
+
+void VaeRunner::from_base(const Space& space, const MapBatch& u, int n) {
+  require(flow_ != nullptr, ExitCode::usage, "this autoencoder has no flow", "VaeRunner::from_base");
+  const Extents e{n, 1, 1, vae_.latent()};
+  copy_channels(space, ConstActivations(u.data(), e), flow_->value(u_).samples(0, n));
+  flow_->forward(space);
+  copy_channels(space, flow_->value(flowed_).samples(0, n), latent().samples(0, n));
+}
+
+MapBatch VaeRunner::decode(const Space& space) {
+  decoder_->forward(space);
+  const Activations map = decoder_->value(map_);
+  return MapBatch(map.data, static_cast<std::size_t>(map.extents.n), static_cast<std::size_t>(map.extents.h),
+                  static_cast<std::size_t>(map.extents.w));
+}
+
+TrainedVae TrainedVae::load(const std::string& path) {
+  TrainedVae model{GenerativeModelRecord::load(path), nullptr, 0};
+  require(model.record.kind == "vae", ExitCode::input, "the file holds a " + model.record.kind + " model", path,
+          "give a file that `umbriel train vae` wrote");
+  model.vae = std::make_unique<Vae>(Config::parse(model.record.config, path), model.record.grid);
+  const nn::ParameterSet& set = model.vae->parameters();
+  nn::load_weights(path, set, set.values());
+  const auto host = on_host(set.values());
+  const auto log_deviation =
+      static_cast<double>(host(static_cast<std::size_t>(set[model.vae->log_deviation()].offset)));
+  model.deviation = model.vae->first_deviation() * std::exp(log_deviation);
+  return model;
+}
+
+std::unique_ptr<MapGenerator> make_vae_generator(const std::string& path, const Config& config,
+                                                 const nn::Options& options) {
+  return std::make_unique<VaeGenerator>(path, config, options);
+}
+
+// --- training --------------------------------------------------------------------------------------------------------
+
+/// A training step's tapes and arrays.
+struct VaeTask::Step {
+  MapBatch normals;
+  View1<DrawKey> keys;
+  View1<double> squares, divergences;
+  SumWorkspace sums;
+  nn::Tape tape;  // x -> statistics -> z -> map
+  nn::Value x, statistics, z, map;
+  DrawOperation* draw = nullptr;  // on the tape
+  bool planned = false;
+  nn::Tape flow_tape;  // z -> u
+  nn::Value flow_z, flow_u;
+  std::shared_ptr<LatentFlow::LogDeterminant> log_determinant = std::make_shared<LatentFlow::LogDeterminant>();
+
+  Step(const Vae& vae, int n, float free_nats, const nn::Options& options)
+      : normals("umbriel::vae_normals", n, 1, vae.latent()),
+        keys("umbriel::vae_keys", static_cast<std::size_t>(n)),
+        squares("umbriel::vae_squares", static_cast<std::size_t>(n)),
+        divergences("umbriel::vae_divergences", static_cast<std::size_t>(n)),
+        sums(n, 1),
+        tape(vae.parameters(), true, options),
+        flow_tape(vae.parameters(), true, options) {
+    x = tape.input({n, vae.grid().height, vae.grid().width, 1});
+    statistics = vae.encode(tape, x);
+    auto operation = std::make_unique<DrawOperation>(statistics, normals, free_nats);
+    draw = operation.get();
+    z = tape.record(std::move(operation), {n, 1, 1, vae.latent()});
+    map = vae.decode(tape, z);
+    if (vae.flow() == nullptr) return;
+    flow_z = flow_tape.input({n, 1, 1, vae.latent()});
+    flow_u = vae.flow()->to_base(flow_tape, flow_z, log_determinant);
+  }
+};
+
+VaeTask::VaeTask(const Communicator& comm, const Config& config, std::uint64_t seed, nn::Options options)
+    : MapTask(comm, config, seed,
+              {{"standardised", false}, 8, config.text("network.norm", std::string("batch")) != "group"}),
+      options_(std::move(options)) {
+  comm.together([&] {
+    beta_ = config.number("vae.beta", 1, 0, 1e6);
+    free_nats_ = config.number("vae.free_nats", 0, 0, 1e6);
+    vae_ = std::make_unique<Vae>(config, grid());
+    step_ = std::make_shared<Step>(*vae_, part(), static_cast<float>(free_nats_), options_);
+    config_ = config.resolved();
+  });
+}
+
+double VaeTask::flops() const { return 3 * parts() * (step_->tape.flops() + step_->flow_tape.flops()); }
+
+double VaeTask::bytes() const {
+  double bytes =
+      4.0 * static_cast<double>(parameters().values().size()) * sizeof(float) + step_->tape.bytes(step_->map);
+  if (vae_->flow() != nullptr) bytes += step_->flow_tape.bytes(step_->flow_u);
+  return bytes;
+}
+
+GenerativeModelRecord VaeTask::record() const { return {"vae", config_, grid(), pixel_arcmin(), field()}; }
+
+void VaeTask::make_step() {
+  if (step_->planned) return;
+  step_->planned = true;
+  step_->tape.plan(step_->map);
+  if (vae_->flow() != nullptr) step_->flow_tape.plan(step_->flow_u);
+}
+
+void VaeTask::step_of_part(const Space& space, const MapBatch& fields, const View1<double>&, std::int64_t first,
+                           int total, const View1<double>& losses, const std::function<void(std::int64_t)>& ready) {
+  make_step();
+  Step& s = *step_;
+  const int n = part();
+  const auto pixels = static_cast<double>(grid().pixels());
+  const double share = 1.0 / total;
+  fill_keys(s.keys, seed(), Purpose::training_noise, first, draw_of_example);
+  fill_normals(space, s.normals, s.keys, n);
+  const Activations x = s.tape.value(s.x);
+  copy_channels(space, ConstActivations(fields.data(), x.extents), x);
+  s.tape.forward(space);
+
+  // The loss, and its gradient where the tape begins to go back.
+  const Activations error = s.tape.gradient(s.map);
+  linear_combination(space, 1, s.tape.value(s.map), -1, x, error);
+  square_samples(space, error, s.squares);
+  sum_each_map("umbriel::latent_divergence", space, n, 1, vae_->latent(), s.sums, s.divergences,
+               Divergence{s.tape.value(s.statistics), vae_->latent(), free_nats_});
+  const float* const log_deviation = parameters().value(vae_->log_deviation());
+  Kokkos::parallel_for("umbriel::vae_loss", Range(space, 0, n),
+                       Loss{s.squares, s.divergences, losses, log_deviation, vae_->first_deviation(), pixels, beta_});
+  Kokkos::parallel_for("umbriel::vae_error_gradient", Range(space, 0, error.extents.pixels()),
+                       ErrorGradient{error, s.squares, log_deviation, parameters().gradient(vae_->log_deviation()),
+                                     vae_->first_deviation(), pixels, share, vae_->learns_deviation()});
+
+  // The flow learns from z as it is; its parameters are the last ones.
+  if (vae_->flow() != nullptr) {
+    copy_channels(space, s.tape.value(s.z), s.flow_tape.value(s.flow_z));
+    Kokkos::deep_copy(space, s.log_determinant->sum, 0.0);
+    s.flow_tape.forward(space);
+    const auto weight = static_cast<float>(share / vae_->latent());
+    const Activations u = s.flow_tape.value(s.flow_u);
+    linear_combination(space, weight, u, 0, u, s.flow_tape.gradient(s.flow_u));
+    s.log_determinant->gradient = -weight;
+    s.flow_tape.backward(space);
+  }
+  s.draw->weight = static_cast<float>(beta_ * share / pixels);
+  s.tape.backward(space, ready);
+}
+
+std::vector<std::pair<std::string, double>> VaeTask::validate(const Space& space, const View1<float>& values) {
+  if (!validated_) validated_ = std::make_unique<Vae>(Config::parse(config_, "training"), grid());
+  const nn::ParameterSet& set = validated_->parameters();
+  Kokkos::deep_copy(set.values(), values);
+  Kokkos::deep_copy(set.buffer_values(), parameters().buffer_values());
+  const int latent = validated_->latent();
+  VaeRunner runner(*validated_, 1, {options_.backend, options_.precision, {}});
+  runner.load(space);
+  nn::Tape flow_tape(set, false, {options_.backend, options_.precision, {}});
+  const auto log_determinant = std::make_shared<LatentFlow::LogDeterminant>();
+  nn::Value flow_z, flow_u;
+  if (validated_->flow() != nullptr) {
+    flow_z = flow_tape.input({1, 1, 1, latent});
+    flow_u = validated_->flow()->to_base(flow_tape, flow_z, log_determinant);
+    flow_tape.plan(flow_u);
+    flow_tape.load_parameters(space);
+  }
+  const MapBatch normals("umbriel::validation_normals", 1, 1, latent);
+  const View1<DrawKey> keys("umbriel::validation_keys", 1);
+  const View1<double> square("umbriel::square", 1), divergence("umbriel::divergence", 1), loss("umbriel::loss", 1);
+  const SumWorkspace workspace(1, 1);
+  const auto pixels = static_cast<double>(grid().pixels());
+  const Tensor error("umbriel::validation_error", 1, grid().height, grid().width, 1);
+  const float* const log_deviation = set.value(validated_->log_deviation());
+  const auto number = [&](const View1<double>& view) {
+    space.fence();
+    return on_host(view)(0);
+  };
+  std::vector<ExactSum> sums(4);
+  for_each_validation_map(space, [&](const MapBatch& field, const View1<double>&, std::int64_t index) {
+    const Activations statistics = runner.encode(space, field, 1);
+    fill_keys(keys, seed(), Purpose::training_noise, index, draw_of_validation);
+    fill_normals(space, normals, keys, 1);
+    draw_latent(space, statistics, normals, runner.latent());
+    sum_each_map("umbriel::latent_divergence", space, 1, 1, latent, workspace, divergence,
+                 Divergence{statistics, latent, 0});
+    // The tapes keep no input: the flow first.
+    if (validated_->flow() != nullptr) {
+      square_samples(space, runner.latent(), square);
+      double gain = 0.5 * number(square);
+      copy_channels(space, runner.latent(), flow_tape.value(flow_z));
+      Kokkos::deep_copy(space, log_determinant->sum, 0.0);
+      flow_tape.forward(space);
+      square_samples(space, flow_tape.value(flow_u), square);
+      gain += number(log_determinant->sum) - 0.5 * number(square);
+      sums[3].add(gain / latent);
+    }
+    const MapBatch map = runner.decode(space);
+    const Extents e = as_maps_extents(map, 1);
+    linear_combination(space, 1, ConstActivations(map.data(), e), -1, ConstActivations(field.data(), e), error);
+    square_samples(space, error, square);
+    Kokkos::parallel_for("umbriel::vae_loss", Range(space, 0, 1),
+                         Loss{square, divergence, loss, log_deviation, validated_->first_deviation(), pixels, 1});
+    sums[0].add(number(loss));
+    sums[1].add(number(square) / pixels);
+    sums[2].add(number(divergence));
+  });
+  const std::vector<double> totals = exact_sum_over_ranks(comm(), sums);
+  if (validation_size() == 0) return {};
+  const auto count = static_cast<double>(validation_size());
+  const auto host = on_host(set.values());
+  const auto p = static_cast<double>(host(static_cast<std::size_t>(set[validated_->log_deviation()].offset)));
+  std::vector<std::pair<std::string, double>> measured = {{"nats", totals[0] / count},
+                                                          {"rmse", std::sqrt(totals[1] / count)},
+                                                          {"kl", totals[2] / count},
+                                                          {"sigma", validated_->first_deviation() * std::exp(p)}};
+  if (validated_->flow() != nullptr) measured.emplace_back("latent", totals[3] / count);
+  return measured;
+}
+
+}  // namespace umbriel
