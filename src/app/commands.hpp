@@ -24,6 +24,9 @@ struct CommandLine {
 
 /// @{ Each returns done or stopped, and throws Error.
 ExitCode run_simulate(const CommandLine& line);
+ExitCode run_simulate_dust(const CommandLine& line);  ///< for run_simulate
+ExitCode run_cutouts(const CommandLine& line);
+ExitCode run_assemble(const CommandLine& line);
 ExitCode run_train(const CommandLine& line);
 ExitCode run_generate(const CommandLine& line);
 ExitCode run_map(const CommandLine& line);

@@ -26,9 +26,15 @@ struct Command {
 };
 
 constexpr Command commands[] = {
-    {"simulate", "simulate convergence maps with a given power spectrum",
+    {"simulate", "simulate convergence maps with a given power spectrum, or a sky of Galactic dust",
      "Example: umbriel simulate kappa jobs/configs/simulate.toml --set simulate.samples=100", umbriel::run_simulate,
-     Command::Takes::target_and_config, "what to simulate: kappa"},
+     Command::Takes::target_and_config, "what to simulate: kappa, dust"},
+    {"cutouts", "cut square patches from a HEALPix map",
+     "Example: mpirun -n 2 umbriel cutouts --set cutouts.map=dust.fits --set run.output=patches.h5",
+     umbriel::run_cutouts, Command::Takes::config},
+    {"assemble", "put patches back on the sky, as a HEALPix map",
+     "Example: umbriel assemble --set assemble.patches=patches.h5 --set run.output=sky.fits", umbriel::run_assemble,
+     Command::Takes::config},
     {"train", "learn a prior, or a model that makes maps, from simulated or observed maps",
      "Example: mpirun -n 2 umbriel train score jobs/configs/prior.toml\n"
      "The same command resumes a run that was stopped (exit code 75).",
@@ -117,8 +123,8 @@ int main(int argc, char** argv) {
     sub->add_option("config", config_path, "configuration (TOML)");
     sub->add_option("--set", overrides, "key.path=value, on top of the configuration; may be repeated")
         ->allow_extra_args(false);
-    if (command.run != umbriel::run_map && command.run != umbriel::run_stats &&
-        command.run != umbriel::run_covariance) {
+    if (command.run != umbriel::run_map && command.run != umbriel::run_stats && command.run != umbriel::run_cutouts &&
+        command.run != umbriel::run_assemble && command.run != umbriel::run_covariance) {
       sub->add_flag("--override", line.override_checkpoint,
                     "go on from a checkpoint although the configuration has changed since");
     }

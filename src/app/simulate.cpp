@@ -10,13 +10,15 @@
 namespace umbriel {
 
 ExitCode run_simulate(const CommandLine& line) {
+  if (line.arguments == std::vector<std::string>{"dust"}) return run_simulate_dust(line);
   const Stopwatch watch;
   const Config& config = line.config;
   MapSeries series;
   std::unique_ptr<ConvergenceSimulator> simulator;
   line.comm.together([&] {
     require(line.arguments == std::vector<std::string>{"kappa"}, ExitCode::usage,
-            "umbriel cannot simulate " + line.arguments.front(), "umbriel simulate", "the target there is: kappa");
+            "umbriel cannot simulate " + line.arguments.front(), "umbriel simulate",
+            "the targets there are: kappa, dust");
     series.command = "simulate kappa";
     series.doing = "simulating";
     series.dataset = "/simulation/kappa";

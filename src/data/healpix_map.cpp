@@ -159,6 +159,13 @@ HealpixMap HealpixFile::read(const std::vector<PixelRange>& ranges) const {
   return map;
 }
 
+std::uint64_t HealpixFile::bytes_of(const std::vector<PixelRange>& ranges) {
+  constexpr std::int64_t block = HealpixMap::block;
+  std::int64_t blocks = 0;
+  for (const PixelRange& range : ranges) blocks += (range.end + block - 1) / block - range.first / block;
+  return static_cast<std::uint64_t>(blocks * block) * sizeof(float);
+}
+
 void write_healpix_map(const std::string& path, const HealpixPixels& pixels, const std::vector<float>& values,
                        const std::string& column, const std::string& unit, const std::string& coordinates,
                        const std::vector<FitsKey>& keys) {

@@ -107,6 +107,8 @@ class HealpixFile {
   HealpixMap read() const;
   /// Only pixels in these ranges, and those next to them in the file.
   HealpixMap read(const std::vector<PixelRange>& ranges) const;
+  /// Bytes of memory that `read` takes for these ranges, at most.
+  static std::uint64_t bytes_of(const std::vector<PixelRange>& ranges);
 
  private:
   FitsColumn column_;
