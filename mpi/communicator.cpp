@@ -25,7 +25,19 @@ Communicator Communicator::world() {
   // A communicator of our own: no message of ours can meet a library's.
   auto* handle = new MPI_Comm(MPI_COMM_NULL);
   UMBRIEL_CHECK_MPI(MPI_Comm_dup(MPI_COMM_WORLD, handle));
-  MPI_Comm_set_errhandler(*handle, MPI_ERRORS_RETURN);
+  return own(handle);
+}
+
+Communicator Communicator::split(int colour) const {
+  if (comm_ == nullptr) return {};
+  auto* handle = new MPI_Comm(MPI_COMM_NULL);
+  UMBRIEL_CHECK_MPI(MPI_Comm_split(mpi(*this), colour, rank_, handle));
+  return own(handle);
+}
+
+Communicator Communicator::own(void* handle) {
+  const MPI_Comm native = *static_cast<MPI_Comm*>(handle);
+  MPI_Comm_set_errhandler(native, MPI_ERRORS_RETURN);
   Communicator comm;
   comm.comm_ = std::shared_ptr<void>(handle, [](void* pointer) {
     auto* owned = static_cast<MPI_Comm*>(pointer);
@@ -34,8 +46,8 @@ Communicator Communicator::world() {
     if (finalized == 0) MPI_Comm_free(owned);
     delete owned;
   });
-  UMBRIEL_CHECK_MPI(MPI_Comm_rank(*handle, &comm.rank_));
-  UMBRIEL_CHECK_MPI(MPI_Comm_size(*handle, &comm.size_));
+  UMBRIEL_CHECK_MPI(MPI_Comm_rank(native, &comm.rank_));
+  UMBRIEL_CHECK_MPI(MPI_Comm_size(native, &comm.size_));
   return comm;
 }
 

@@ -70,10 +70,16 @@ class Communicator {
   /// lowest such rank (its message names that rank). No rank is left waiting.
   void together(const std::function<void()>& action) const;
 
+  /// The ranks that give the same `colour` >= 0, in the order of their ranks here.
+  Communicator split(int colour) const;
+
   /// The MPI_Comm as an opaque value for the HDF5 and NCCL layers; null for a process alone.
   void* native() const { return comm_.get(); }
 
  private:
+  /// @param handle  an MPI_Comm from new, which it takes over
+  static Communicator own(void* handle);
+
   std::shared_ptr<void> comm_;
   int rank_ = 0;
   int size_ = 1;

@@ -100,7 +100,17 @@ struct Config::Tree {
   toml::table table;
   mutable std::map<std::string, std::string> asked;  // key -> value in force, as TOML
 
-  const toml::node* find(const std::string& key) const { return table.at_path(key).node(); }
+  const toml::node* find(const std::string& key) const {
+    const std::size_t quote = key.find('"');
+    if (quote == std::string::npos) return table.at_path(key).node();
+    // TABLE."a.b".REST: one part of the path holds dots.
+    const std::size_t end = key.find('"', quote + 1);
+    if (quote == 0 || end == std::string::npos) return nullptr;
+    const toml::table* outer = table.at_path(key.substr(0, quote - 1)).as_table();
+    const toml::node* node = outer == nullptr ? nullptr : outer->get(key.substr(quote + 1, end - quote - 1));
+    if (node == nullptr || end + 1 == key.size()) return node;
+    return node->is_table() ? node->as_table()->at_path(key.substr(end + 2)).node() : nullptr;
+  }
 };
 
 namespace {
@@ -357,6 +367,38 @@ bool Config::is_array(const std::string& key) const {
 bool Config::is_table(const std::string& key) const {
   const toml::node* node = tree_->find(key);
   return node != nullptr && node->is_table();
+}
+
+std::vector<std::string> Config::keys_below(const std::string& table) const {
+  std::vector<std::string> keys;
+  const toml::node* node = tree_->find(table);
+  if (node != nullptr && node->is_table()) collect_keys(*node->as_table(), table + ".", keys);
+  return keys;
+}
+
+std::vector<std::string> Config::items(const std::string& key) const {
+  const toml::node* node = tree_->find(key);
+  tree_->asked[key] = "";
+  if (node == nullptr || !node->is_array()) refuse(key + " is not a list", where(key), "give [a, b, …]");
+  std::vector<std::string> texts;
+  const auto written = [](const toml::node& value) {
+    std::ostringstream text;
+    text << toml::toml_formatter(value, toml::format_flags::none);  // strings in double quotes
+    return text.str();
+  };
+  for (const toml::node& item : *node->as_array()) texts.push_back(written(item));
+  tree_->asked[key] = written(*node);
+  return texts;
+}
+
+Config Config::with(const std::vector<std::string>& overrides) const {
+  Config config;
+  config.tree_ = std::make_shared<Tree>();
+  config.tree_->name = tree_->name;
+  config.tree_->folder = tree_->folder;
+  config.tree_->table = tree_->table;
+  for (const std::string& assignment : overrides) apply_override(config.tree_->table, assignment);
+  return config;
 }
 
 std::string Config::path(const std::string& key, const std::optional<std::string>& fallback) const {

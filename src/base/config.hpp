@@ -48,6 +48,14 @@ class Config {
   bool is_array(const std::string& key) const;
   bool is_table(const std::string& key) const;
 
+  /// Dotted paths of all values below a table; a part of a path that holds a dot itself stands in quotes.
+  std::vector<std::string> keys_below(const std::string& table) const;
+  /// Items of a list of any values, each as TOML.
+  /// @throws Error(usage) if the key is missing or holds no list
+  std::vector<std::string> items(const std::string& key) const;
+  /// The same with more on top: "key.path=value" as for `load`. What was asked of this one is not known there.
+  Config with(const std::vector<std::string>& overrides) const;
+
   /// A path in the configuration is relative to the file that names it; absolute paths stay.
   std::string path(const std::string& key, const std::optional<std::string>& fallback = std::nullopt) const;
   std::string resolve_path(const std::string& value) const;

@@ -18,6 +18,7 @@ namespace {
 struct State {
   int rank = 0;
   bool status_shown = false;
+  int quiet = 0;  // how many Quiet live
   std::shared_ptr<spdlog::logger> file;
 };
 
@@ -33,9 +34,11 @@ void clear_status() {
 }
 
 void say(const char* level, const char* prefix, const std::string& message) {
-  clear_status();
-  const std::string rank = state().rank == 0 ? "" : "[rank " + std::to_string(state().rank) + "] ";
-  std::fprintf(stderr, "%s%s%s\n", rank.c_str(), prefix, message.c_str());
+  if (state().quiet == 0 || *prefix != '\0') {
+    clear_status();
+    const std::string rank = state().rank == 0 ? "" : "[rank " + std::to_string(state().rank) + "] ";
+    std::fprintf(stderr, "%s%s%s\n", rank.c_str(), prefix, message.c_str());
+  }
   event("log", {{"level", std::string(level)}, {"message", message}});
 }
 
@@ -66,6 +69,9 @@ void info(const std::string& message) {
 void warn(const std::string& message) { say("warning", "warning: ", message); }
 void error(const std::string& message) { say("error", "error: ", message); }
 
+Quiet::Quiet() { ++state().quiet; }
+Quiet::~Quiet() { --state().quiet; }
+
 void event(const std::string& name, const std::map<std::string, Field>& fields) {
   if (!state().file) return;
   nlohmann::ordered_json line;
@@ -76,7 +82,7 @@ void event(const std::string& name, const std::map<std::string, Field>& fields) 
 }
 
 void status_line(const std::string& text) {
-  if (state().rank != 0) return;
+  if (state().rank != 0 || state().quiet > 0) return;
   if (is_terminal()) {
     std::fprintf(stderr, "\r\033[K%s", text.c_str());
     state().status_shown = true;

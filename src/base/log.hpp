@@ -20,6 +20,15 @@ void info(const std::string& message);
 void warn(const std::string& message);
 void error(const std::string& message);
 
+/// While it lives, information and progress go to the JSON-lines file alone; warnings and errors are shown as ever.
+class Quiet {
+ public:
+  Quiet();
+  ~Quiet();
+  Quiet(const Quiet&) = delete;
+  Quiet& operator=(const Quiet&) = delete;
+};
+
 /// A machine-readable event: {"time": …, "event": name, fields…} in the JSON-lines file only.
 void event(const std::string& name, const std::map<std::string, Field>& fields);
 

@@ -213,6 +213,54 @@ TEST(RejectUnknownKeys, LooksIntoEveryTable) {
   EXPECT_CONTAINS(unknown("\"a.b\" = 1"), "unknown key \"a.b\"");  // a key in quotes is not the key b of table a
 }
 
+TEST(Config, ListsTheKeysOfATable) {
+  const Config config = Config::parse(
+      "[search]\nplain.key = {min = 1, max = 2}\n\"quoted.key\" = {min = 3}\nempty = {}\n[other]\nx = 1\n");
+  EXPECT_EQ(config.keys_below("search"),
+            (Texts{"search.empty.", "search.plain.key.max", "search.plain.key.min", "search.\"quoted.key\".min"}));
+  EXPECT_EQ(config.integer("search.plain.key.max"), 2);
+  EXPECT_EQ(config.integer("search.\"quoted.key\".min"), 3);
+  EXPECT_FALSE(config.has("search.\"quoted.key\".max"));
+  EXPECT_FALSE(config.has("search.\"other.key\".min"));
+  EXPECT_FALSE(config.has("nothing.\"quoted.key\".min"));
+  EXPECT_TRUE(config.has("search.\"quoted.key\""));
+  EXPECT_TRUE(config.keys_below("nothing").empty());
+  EXPECT_TRUE(config.keys_below("other.x").empty());
+  // What a resolved configuration says is the same configuration.
+  EXPECT_EQ(Config::parse(config.resolved()).integer("search.\"quoted.key\".min"), 3);
+}
+
+TEST(Config, GivesItemsOfAListAsTheyStand) {
+  const Config config = Config::parse("a = [\"relu\", 1, 2.5, true, [16, 32]]\nb = 3\nc = []");
+  const Texts items = config.items("a");
+  ASSERT_EQ(items.size(), 5U);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Config again = Config::parse("", "c", {"value=" + items[i]});
+    if (i == 0) {
+      EXPECT_EQ(again.text("value"), "relu");
+    } else {
+      EXPECT_EQ(again.number("value"), i == 1 ? 1 : 2.5);
+    }
+  }
+  EXPECT_EQ(Config::parse("", "c", {"value=" + items[4]}).numbers("value"), (Numbers{16, 32}));
+  EXPECT_EQ(Config::parse(config.resolved()).items("a"), items);
+  EXPECT_TRUE(config.items("c").empty());
+  EXPECT_CONTAINS(refused([&] { config.items("b"); }), "b is not a list");
+  EXPECT_CONTAINS(refused([&] { config.items("d"); }), "d is not a list");
+}
+
+TEST(Config, TakesMoreOnTopWithoutChangingItself) {
+  const Config config = Config::parse(sample, "c.toml", {"run.seed=8"});
+  const Config more = config.with({"run.seed=9", "new.key=1"});
+  EXPECT_EQ(more.integer("run.seed"), 9);
+  EXPECT_EQ(more.integer("new.key"), 1);
+  EXPECT_EQ(more.text("title"), "cosmos");
+  EXPECT_EQ(config.integer("run.seed"), 8);
+  EXPECT_FALSE(config.has("new.key"));
+  EXPECT_EQ(config.with({}).resolved(), "") << "what was asked of one is not known to the other";
+  EXPECT_EQ(more.where("run.seed"), "c.toml: run.seed");
+}
+
 // --- Overrides ------------------------------------------------------------------------------------------------------
 
 TEST(Overrides, ReplaceAddAndNest) {

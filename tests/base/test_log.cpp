@@ -146,5 +146,25 @@ TEST_F(Log, NamesAFileThatCannotBeWritten) {
   }
 }
 
+TEST_F(Log, IsQuietWhereAskedTo) {
+  log::start(0, path_);
+  EXPECT_EQ(said([] {
+              const log::Quiet quiet;
+              log::info("unseen");
+              log::status_line("unseen");
+              { const log::Quiet again; }
+              log::info("unseen too");
+            }),
+            "");
+  EXPECT_NE(said([] {
+              const log::Quiet quiet;
+              log::warn("seen");
+            }).find("seen"),
+            std::string::npos);
+  EXPECT_NE(said([] { log::info("back"); }).find("back"), std::string::npos);
+  log::stop();
+  EXPECT_EQ(lines().size(), 4U) << "the file has all of it";
+}
+
 }  // namespace
 }  // namespace umbriel

@@ -72,6 +72,18 @@ TEST_P(Communicators, ReduceInPlace) {
   comm.sum(static_cast<std::int64_t*>(nullptr), 0);
 }
 
+TEST_P(Communicators, SplitIntoGroups) {
+  const Communicator group = comm.split(rank / 2);
+  EXPECT_EQ(group.size(), std::min(2, size - rank / 2 * 2));
+  EXPECT_EQ(group.rank(), rank % 2);
+  EXPECT_EQ(group.native() != nullptr, GetParam());
+  EXPECT_EQ(group.sum(std::int64_t{1} + rank), group.size() + (group.size() == 2 ? rank / 2 * 4 + 1 : rank));
+  // Groups and all ranks do not get into each other's way.
+  EXPECT_EQ(comm.sum(std::int64_t{group.size()}), size / 2 * 4 + size % 2);
+  EXPECT_EQ(group.broadcast("from " + std::to_string(rank)), "from " + std::to_string(rank / 2 * 2));
+  EXPECT_EQ(comm.split(0).size(), size);
+}
+
 TEST_P(Communicators, BroadcastFromEveryRank) {
   for (int root = 0; root < size; ++root) {
     int values[3] = {rank, rank + 1, rank + 2};
