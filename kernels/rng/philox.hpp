@@ -40,6 +40,8 @@ enum class Purpose : std::uint32_t {
   power_iteration = 18,    ///< first vector of spectral normalisation
   mock_field = 19,         ///< random fields of made-up training data
   latent = 20,             ///< latent variables of generated maps
+  tuning = 21,             ///< points of a search for hyper-parameters
+  map_parameters = 22,     ///< parameters drawn for each map of a series
 };
 
 /// Address of a stream of elements.
