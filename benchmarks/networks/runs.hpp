@@ -1,5 +1,6 @@
 /// Networks with random weights, ready to be timed: frozen, and in training. A configuration names the network, as in
-/// training (network.kind and what belongs to it); the input has two channels, the map and its Gaussian score.
+/// training (network.kind and what belongs to it). The input of a score network has two channels, the map and its
+/// Gaussian score; that of a diffusion model has one.
 #pragma once
 
 #include <algorithm>
@@ -15,15 +16,15 @@
 
 namespace umbriel::bench {
 
-inline std::unique_ptr<Network> make_random_network(const Config& config) {
-  std::unique_ptr<Network> network = make_network(config, 2);
+inline std::unique_ptr<Network> make_random_network(const Config& config, int channels = 2) {
+  std::unique_ptr<Network> network = make_network(config, channels);
   nn::initialise(network->parameters(), 1, nn::Initialisation::he_normal);
   return network;
 }
 
-/// [batch, side, side, 2], neither constant nor zero.
-inline Tensor make_maps(int batch, int side) {
-  const Tensor maps("umbriel::bench::maps", batch, side, side, 2);
+/// [batch, side, side, channels], neither constant nor zero.
+inline Tensor make_maps(int batch, int side, int channels = 2) {
+  const Tensor maps("umbriel::bench::maps", batch, side, side, channels);
   const View1<float> flat(maps.data(), maps.size());
   const auto host = on_host(flat);
   for (std::size_t i = 0; i < host.size(); ++i) host(i) = static_cast<float>(i * 7919 % 1009) / 504.0f - 1.0f;
@@ -40,11 +41,13 @@ inline View1<float> make_sigma(int batch) {
 /// Evaluates the frozen network on a batch.
 class FrozenRun {
  public:
-  FrozenRun(const Config& config, int side, int batch, nn::Options options = {})
-      : network_(make_random_network(config)), maps_(make_maps(batch, side)), scores_("scores", batch, side, side, 1) {
+  FrozenRun(const Config& config, int side, int batch, nn::Options options = {}, int channels = 2)
+      : network_(make_random_network(config, channels)),
+        maps_(make_maps(batch, side, channels)),
+        scores_("scores", batch, side, side, 1) {
     nn::Tape record(network_->parameters(), false);
     tile_ = std::min(batch, nn::samples_of_a_tile(static_cast<std::int64_t>(side) * side));
-    const nn::Value x = record.input({tile_, side, side, 2});
+    const nn::Value x = record.input({tile_, side, side, channels});
     std::vector<nn::Scalars> noise;
     for (int i = 0; i < network_->noise_features(); ++i) {
       noise.push_back(record.scalars(tile_));
@@ -81,20 +84,20 @@ class FrozenRun {
 class TrainingRun {
  public:
   /// @param batch  on this rank
-  TrainingRun(const Config& config, int side, int batch, nn::Options options = {})
-      : network_(make_random_network(config)),
+  TrainingRun(const Config& config, int side, int batch, nn::Options options = {}, int channels = 2)
+      : network_(make_random_network(config, channels)),
         comm_(options.comm),
         tape_(network_->parameters(), true, std::move(options)),
         optimiser_(nn::make_optimiser(network_->parameters(), {})),
         reducer_(comm_, network_->parameters().gradients()) {
-    const nn::Value x = tape_.input({batch, side, side, 2});
+    const nn::Value x = tape_.input({batch, side, side, channels});
     std::vector<nn::Scalars> noise;
     for (int i = 0; i < network_->noise_features(); ++i) noise.push_back(tape_.scalars(batch));
     output_ = network_->build(tape_, x, noise);
     tape_.plan(output_);
     scale_ = 2.0f / static_cast<float>(tape_.extents(output_).elements() * comm_.size());
     const Space space;
-    copy_channels(space, make_maps(batch, side), tape_.value(x));
+    copy_channels(space, make_maps(batch, side, channels), tape_.value(x));
     std::vector<View1<float>> features;
     for (const nn::Scalars handle : noise) features.push_back(tape_.scalars(handle));
     network_->set_noise(space, batch, make_sigma(batch), features);
