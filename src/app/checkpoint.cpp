@@ -52,9 +52,6 @@ Rows::Rows(const Communicator& comm, std::size_t here) : count(here) {
 
 std::string checkpoint_path(const std::string& output) { return output + ".checkpoint"; }
 
-namespace {
-
-/// The lines in which two configurations differ.
 std::string difference_of(const std::string& now, const std::string& then) {
   const std::vector<std::string> here = lines_of(now), there = lines_of(then);
   std::string text;
@@ -69,8 +66,6 @@ std::string difference_of(const std::string& now, const std::string& then) {
   list("the configuration", here, there);
   return text;
 }
-
-}  // namespace
 
 std::string identity_of(const Config& config, std::uint64_t seed, const std::vector<InputRecord>& inputs,
                         const std::vector<std::string>& but) {

@@ -37,6 +37,9 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
 std::string identity_of(const Config& config, std::uint64_t seed, const std::vector<InputRecord>& inputs,
                         const std::vector<std::string>& but);
 
+/// The lines in which two of them differ.
+std::string difference_of(const std::string& now, const std::string& then);
+
 /// Throws Error(usage) with the lines that differ unless a checkpoint was made with this configuration, or only says so
 /// where the user has overridden that.
 void require_same_configuration(const std::string& now, const std::string& then, const std::string& path,

@@ -28,6 +28,7 @@ ExitCode run_simulate_dust(const CommandLine& line);  ///< for run_simulate
 ExitCode run_cutouts(const CommandLine& line);
 ExitCode run_assemble(const CommandLine& line);
 ExitCode run_train(const CommandLine& line);
+ExitCode run_tune(const CommandLine& line);
 ExitCode run_generate(const CommandLine& line);
 ExitCode run_map(const CommandLine& line);
 ExitCode run_sample(const CommandLine& line);

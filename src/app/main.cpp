@@ -39,6 +39,10 @@ constexpr Command commands[] = {
      "Example: mpirun -n 2 umbriel train score jobs/configs/prior.toml\n"
      "The same command resumes a run that was stopped (exit code 75).",
      umbriel::run_train, Command::Takes::target_and_config, "what to train: score, flow, diffusion"},
+    {"tune", "search for the settings of a training with the least validation loss",
+     "Example: mpirun -n 2 umbriel tune jobs/configs/tune_flow.toml\n"
+     "The same command resumes a search that was stopped (exit code 75).",
+     umbriel::run_tune, Command::Takes::config},
     {"generate", "make new maps with a trained model",
      "Example: mpirun -n 2 umbriel generate kappa --set generate.model=flow.safetensors --set generate.samples=10000\n"
      "The same command resumes a run that was stopped (exit code 75).",
@@ -124,7 +128,8 @@ int main(int argc, char** argv) {
     sub->add_option("--set", overrides, "key.path=value, on top of the configuration; may be repeated")
         ->allow_extra_args(false);
     if (command.run != umbriel::run_map && command.run != umbriel::run_stats && command.run != umbriel::run_cutouts &&
-        command.run != umbriel::run_assemble && command.run != umbriel::run_covariance) {
+        command.run != umbriel::run_assemble && command.run != umbriel::run_covariance &&
+        command.run != umbriel::run_tune) {
       sub->add_flag("--override", line.override_checkpoint,
                     "go on from a checkpoint although the configuration has changed since");
     }

@@ -8,6 +8,7 @@
 #include "umbriel/app/job.hpp"
 #include "umbriel/app/learned_prior.hpp"
 #include "umbriel/app/problem.hpp"
+#include "umbriel/app/train.hpp"
 #include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
 #include "umbriel/models/diffusion.hpp"
@@ -145,6 +146,11 @@ Target make_target(const std::string& name, const Communicator& comm, const Conf
 }  // namespace
 
 ExitCode run_train(const CommandLine& line) {
+  for (const std::string& key : line.config.keys_below("tune")) line.config.has(key);  // one file serves `tune` too
+  return train(line, {});
+}
+
+ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
   const Communicator& comm = line.comm;
   const Config& config = line.config;
   std::string output;
@@ -182,6 +188,9 @@ ExitCode run_train(const CommandLine& line) {
   // Weights, their average and the optimiser's two moments, in three generations; a line of metrics a step.
   const double disk = 3 * (options.keep_best ? 20.0 : 16.0) * static_cast<double>(set.count()) +
                       60.0 * static_cast<double>(options.steps);
+  const double kept = 4.0 * static_cast<double>(set.count()) + 120.0 * static_cast<double>(options.steps);
+  if (hooks.checked && !hooks.checked({target.description, text, options.identity, disk, kept, target.inputs}))
+    return ExitCode::done;
   if (line.dry_run) {
     print_dry_run(line, {target.description, text, "disk: " + human_bytes(disk)});
     return ExitCode::done;
@@ -223,6 +232,10 @@ ExitCode run_train(const CommandLine& line) {
   comm.together([&] {
     if (comm.is_root()) target.save(output, trainer.averaged(), record);
   });
+  if (hooks.trained) {
+    hooks.trained(history.names.at(0), history.values[trainer.kept() * history.names.size()],
+                  history.seconds.empty() ? 0 : history.seconds.back());
+  }
   trainer.remove_checkpoint();
   log::info("wrote " + output);
   return ExitCode::done;

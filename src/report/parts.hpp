@@ -33,6 +33,9 @@ Part validate_part(const Hdf5Reader& file);
 bool has_covariance(const Hdf5Reader& file);
 Part covariance_part(const Hdf5Reader& file);
 
+bool has_search(const Hdf5Reader& file);
+Part search_part(const Hdf5Reader& file);
+
 Part::Section provenance_section(const Hdf5Reader& file);
 
 /// Fills `section.html` with what tells whether the chains agree; false if the file says nothing about its chains.

@@ -98,15 +98,17 @@ std::string header(const Hdf5Reader& file, const Part& part, const std::vector<P
 std::string report_html(const Hdf5Reader& result) {
   // 1. What is in the file.
   const bool samples = report::has_samples(result), validation = report::has_validation(result);
-  const bool covariance = report::has_covariance(result);
-  require(samples || validation || covariance, ExitCode::input,
-          "no posterior, summary, validation or covariance in the file: there is nothing to report", result.path(),
-          "give the file that 'umbriel sample', 'umbriel validate' or 'umbriel covariance' wrote");
+  const bool covariance = report::has_covariance(result), search = report::has_search(result);
+  require(samples || validation || covariance || search, ExitCode::input,
+          "no posterior, summary, validation, covariance or search in the file: there is nothing to report",
+          result.path(),
+          "give the file that 'umbriel sample', 'umbriel validate', 'umbriel covariance' or 'umbriel tune' wrote");
 
   // 2. Its parts.
   Part part = samples      ? report::sample_part(result)
               : validation ? report::validate_part(result)
-                           : report::covariance_part(result);
+              : covariance ? report::covariance_part(result)
+                           : report::search_part(result);
   if (samples && validation) {
     Part second = report::validate_part(result);
     for (auto& section : second.sections) part.sections.push_back(std::move(section));
