@@ -353,6 +353,14 @@ std::optional<SearchPoint> propose(const SearchSpace& space, std::uint64_t seed,
   for (const SearchPoint& point : pending) inputs.push_back(space.features(point));
   GaussianProcess process(inputs, losses, space.feature_groups());
   process.fit();
+  // A step so small teaches nothing: it would be spent on the loss's noise.
+  const auto beside = [&](const std::vector<double>& input) {
+    constexpr double least = 0.005;
+    return std::any_of(inputs.begin(), inputs.end(), [&](const std::vector<double>& other) {
+      return std::equal(input.begin(), input.end(), other.begin(),
+                        [](double a, double b) { return std::fabs(a - b) < least; });
+    });
+  };
   // With noise the best loss may owe its place to luck: the least mean at a trial is the level to beat.
   double best = std::numeric_limits<double>::infinity();
   for (const auto& input : inputs) best = std::min(best, process.predict(input).mean);
@@ -373,7 +381,9 @@ std::optional<SearchPoint> propose(const SearchSpace& space, std::uint64_t seed,
     for (const Candidate& other : front) {
       if (other.point == point) return;
     }
-    const GaussianProcess::Prediction f = process.predict(space.features(point));
+    const std::vector<double> input = space.features(point);
+    if (beside(input)) return;
+    const GaussianProcess::Prediction f = process.predict(input);
     Candidate candidate{expected_improvement(f, best), (best - f.mean) / std::max(f.deviation, 1e-300), std::move(unit),
                         std::move(point)};
     const auto place = std::find_if(front.begin(), front.end(), [&](const Candidate& c) { return candidate > c; });

@@ -98,7 +98,7 @@ class SearchSpace {
 ///     diverged trial hide all other differences; a failed trial counts as the worst;
 ///   - a pending point, whose loss is not known yet, counts as if it had brought the best so far ("constant liar",
 ///     Ginsbourger, Le Riche & Carraro 2010), which keeps the points of one batch apart.
-/// No point comes twice.
+/// No point comes twice, nor within half a hundredth of all ranges of another one.
 /// @return nothing if there is no other point
 std::optional<SearchPoint> propose(const SearchSpace& space, std::uint64_t seed, std::size_t initial,
                                    const std::vector<SearchTrial>& trials, const std::vector<SearchPoint>& pending);

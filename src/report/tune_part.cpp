@@ -42,7 +42,10 @@ Search read_search(const Hdf5Reader& file) {
   for (std::size_t i = 0; i < s.d; ++i) {
     std::istringstream lines(attribute_or(file, "/tune", "choices_" + std::to_string(i)));
     s.choices.emplace_back();
-    for (std::string line; std::getline(lines, line);) s.choices.back().push_back(line);
+    for (std::string line; std::getline(lines, line);) {
+      if (line.size() > 1 && line.front() == '"' && line.back() == '"') line = line.substr(1, line.size() - 2);
+      s.choices.back().push_back(line);
+    }
   }
   for (const std::string& text : split_names(attribute_or(file, "/tune", "seconds")))
     s.seconds.push_back(std::strtod(text.c_str(), nullptr));

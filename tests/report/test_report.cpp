@@ -184,6 +184,52 @@ TEST_F(ReportTest, HoldsEveryPanel) {
     EXPECT_FALSE(contains(page, piece)) << piece;
 }
 
+void write_search(Hdf5Writer& w) {
+  const double failed = std::numeric_limits<double>::quiet_NaN();
+  write_list(w, "/tune/loss", {-2.5, failed, -2.625, 1e9, -2.55});
+  // A choice, none of which the configuration was; a learning rate.
+  const std::vector<double> points = {-1, 1e-3, 0, 1e-1, 1, 2e-3, 1, 5e-2, 0, 1e-4};
+  w.write<double>({"/tune/parameters", {}, "1", "values"}, {5, 2}, points.data());
+  w.attribute("/tune", "names", "network.<b>,train.learning_rate");
+  w.attribute("/tune", "scales", "choice,log");
+  w.attribute("/tune", "choices_0", "\"relu\"\n[8, 16]");
+  w.attribute("/tune", "measure", "nats");
+  w.attribute("/tune", "train", "flow");
+  w.attribute("/tune", "seconds", "1,2,3.5");
+}
+
+TEST_F(ReportTest, ShowsASearch) {
+  const std::string page = report_of(write_search);
+  for (const char* text :
+       {"The best is trial 2.", "train flow", "<b>The search</b>", "<b>train.learning_rate</b>", "least so far",
+        "<td class=\"warn-text\">failed</td>", "<td class=\"best\">\u22122.625</td>", "<td>relu</td>", "[8, 16]",
+        "<td>another</td>", "0, as it was", "<td>3.5</td>", "network.&lt;b&gt;", "failed, or far above"})
+    EXPECT_TRUE(contains(page, text)) << text;
+  EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
+  for (const char* piece : {"\"nan", " nan", " -nan", "inf\"", ">nan", "network.<b>"})
+    EXPECT_FALSE(contains(page, piece)) << piece;
+  const std::string nothing_better = report_of([](Hdf5Writer& w) {
+    write_list(w, "/tune/loss", {1, 2});
+    const double points[] = {1, 2};
+    w.write<double>({"/tune/parameters", {}, "1", "values"}, {2, 1}, points);
+  });
+  EXPECT_TRUE(contains(nothing_better, "None is better")) << "names, scales and the rest may be missing";
+  // All failed, or shapes that do not go together.
+  EXPECT_TRUE(
+      contains(report_of([](Hdf5Writer& w) {
+                 write_list(w, "/tune/loss", {std::numeric_limits<double>::quiet_NaN()});
+                 w.write<double>({"/tune/parameters", {}, "1", "values"}, {1, 1}, std::vector<double>(1, 0.5).data());
+               }),
+               "of 1 trials failed"));
+  EXPECT_EQ(code_of([&] {
+              report_of([](Hdf5Writer& w) {
+                write_list(w, "/tune/loss", {1, 2, 3});
+                w.write<double>({"/tune/parameters", {}, "1", "values"}, {1, 1}, std::vector<double>(1, 0.5).data());
+              });
+            }),
+            ExitCode::input);
+}
+
 TEST_F(ReportTest, LoadsNothingFromElsewhere) {
   const std::string page = report_of(write_full_result);
   for (const char* piece : {"http:", "https:", "url(", "@import", "<script", "<link", "<iframe", "src="}) {
