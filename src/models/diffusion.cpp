@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "umbriel/models/score_unet.hpp"
 #include "umbriel/mpi/exact_sum.hpp"
 #include "umbriel/rng/normal.hpp"
 
@@ -119,28 +120,56 @@ MapBatch as_maps(const Activations& a) {
                   static_cast<std::size_t>(a.extents.w));
 }
 
+std::unique_ptr<Network> make_unet(const Config& config, int conditions) {
+  config.choice("network.kind", "unet", {"unet"});
+  auto network = std::make_unique<ScoreUNet>(config, 1, conditions);
+  network->parameters().allocate();
+  return network;
+}
+
+/// features[i](n) <- condition i of map n, write(n, out) giving those of a map.
+template <class Write>
+void upload_conditions(const View1<float>* features, int conditions, int n, const Write& write) {
+  if (conditions == 0) return;
+  std::vector<float> row(static_cast<std::size_t>(conditions));
+  std::vector<decltype(Kokkos::create_mirror_view(HostMemory{}, features[0]))> host;
+  for (int i = 0; i < conditions; ++i) host.push_back(Kokkos::create_mirror_view(HostMemory{}, features[i]));
+  for (int map = 0; map < n; ++map) {
+    write(map, row.data());
+    for (std::size_t i = 0; i < host.size(); ++i) host[i](static_cast<std::size_t>(map)) = row[i];
+  }
+  for (std::size_t i = 0; i < host.size(); ++i) Kokkos::deep_copy(features[i], host[i]);
+}
+
 /// The trained network on tiles of maps.
 class Predictor {
  public:
-  Predictor(const Network& network, const View1<float>& values, Grid grid, const nn::Options& options)
-      : model_(network), frozen_([&] {
+  Predictor(const Network& network, int conditions, const View1<float>& values, Grid grid, const nn::Options& options)
+      : model_(network), conditions_(conditions), frozen_([&] {
           nn::Tape tape(network.parameters(), false);
           const int tile = nn::samples_of_a_tile(grid.pixels());
           const nn::Value x = tape.input({tile, grid.height, grid.width, 1});
           std::vector<nn::Scalars> noise;
-          for (int i = 0; i < network.noise_features(); ++i) noise.push_back(tape.scalars(tile));
+          for (int i = 0; i < network.noise_features() + conditions; ++i) noise.push_back(tape.scalars(tile));
           const nn::Value output = network.build(tape, x, noise);
           return nn::FrozenNetwork(tape, output, values, options);
         }()) {}
 
-  /// @param cosine  of all maps
-  void operator()(const Space& space, const MapBatch& state, double cosine, const MapBatch& out) {
-    const auto n = state.extent(0);
+  /// Makes room for n maps, of which write(map, out) gives the conditions.
+  template <class Write>
+  void set_conditions(std::size_t n, const Write& write) {
     if (levels_.extent(0) < n) {
       levels_ = View1<float>("umbriel::noise_levels", n);
       features_.clear();
-      for (int i = 0; i < model_.noise_features(); ++i) features_.emplace_back("umbriel::noise_features", n);
+      for (int i = 0; i < model_.noise_features() + conditions_; ++i)
+        features_.emplace_back("umbriel::noise_features", n);
     }
+    upload_conditions(features_.data() + model_.noise_features(), conditions_, static_cast<int>(n), write);
+  }
+
+  /// @param cosine  of all maps
+  void operator()(const Space& space, const MapBatch& state, double cosine, const MapBatch& out) {
+    const auto n = state.extent(0);
     Kokkos::deep_copy(space, levels_, level_of(cosine));
     model_.set_noise(space, static_cast<int>(n), levels_, features_);
     const Extents e{static_cast<int>(n), static_cast<int>(state.extent(1)), static_cast<int>(state.extent(2)), 1};
@@ -149,6 +178,7 @@ class Predictor {
 
  private:
   const Network& model_;
+  int conditions_;
   nn::FrozenNetwork frozen_;
   View1<float> levels_;
   std::vector<View1<float>> features_;
@@ -161,9 +191,10 @@ class DiffusionGenerator final : public MapGenerator {
       : transform_(record.field, record.grid, record.pixel_arcmin) {
     const Config trained = Config::parse(record.config, path);
     settings_ = diffusion_settings(trained);
-    network_ = make_network(trained, 1);
+    network_ = make_unet(trained, record.conditions.size());
     nn::load_weights(path, network_->parameters(), network_->parameters().values());
-    predictor_ = std::make_unique<Predictor>(*network_, network_->parameters().values(), record.grid, options);
+    predictor_ = std::make_unique<Predictor>(*network_, record.conditions.size(), network_->parameters().values(),
+                                             record.grid, options);
     const std::string sampler = config.choice("generate.sampler", "ode", {"ode", "ddim", "ancestral"});
     heun_ = sampler == "ode";
     ancestral_ = sampler == "ancestral";
@@ -194,6 +225,8 @@ class DiffusionGenerator final : public MapGenerator {
 
   void draw(const Space& space, std::uint64_t seed, std::int64_t first, int n, const MapBatch& out) override {
     draw_noise(space, seed, first, 0, state_);
+    predictor_->set_conditions(static_cast<std::size_t>(batch_),
+                               [&](int i, float* to) { conditions_of_(first + std::min(i, n - 1), to); });
     const Grid grid{static_cast<int>(state_.extent(1)), static_cast<int>(state_.extent(2))};
     for (std::size_t i = 0; i + 1 < cosines_.size(); ++i) {
       const double c = cosines_[i], s = std::sqrt(std::max(0.0, 1 - c * c)), next = cosines_[i + 1];
@@ -304,16 +337,26 @@ DiffusionSettings diffusion_settings(const Config& config) {
   return s;
 }
 
+namespace {
+
+MapTaskDefaults conditional_task() {
+  MapTaskDefaults defaults;
+  defaults.conditional = true;
+  return defaults;
+}
+
+}  // namespace
+
 DiffusionTask::DiffusionTask(const Communicator& comm, const Config& config, std::uint64_t seed, nn::Options options)
-    : MapTask(comm, config, seed), options_(std::move(options)) {
+    : MapTask(comm, config, seed, conditional_task()), options_(std::move(options)) {
   comm.together([&] {
     settings_ = diffusion_settings(config);
-    config.choice("network.kind", "unet", {"unet"});
-    network_ = make_network(config, 1);
+    network_ = make_unet(config, conditions().size());
     require_sides(network_->side_multiple(), grid(), "network");
     tape_ = std::make_unique<nn::Tape>(network_->parameters(), true, options_);
     input_ = tape_->input({part(), grid().height, grid().width, 1});
-    for (int i = 0; i < network_->noise_features(); ++i) scalars_.push_back(tape_->scalars(part()));
+    for (int i = 0; i < network_->noise_features() + conditions().size(); ++i)
+      scalars_.push_back(tape_->scalars(part()));
     output_ = network_->build(*tape_, input_, scalars_);
     config_ = config.resolved();
   });
@@ -362,6 +405,8 @@ void DiffusionTask::step_of_part(const Space& space, const MapBatch& fields, con
   std::vector<View1<float>> features;
   for (const nn::Scalars scalars : scalars_) features.push_back(tape_->scalars(scalars));
   network_->set_noise(space, part(), levels_, features);
+  upload_conditions(features.data() + network_->noise_features(), conditions().size(), part(),
+                    [&](int i, float* to) { conditions_of_training(first + i, to); });
   tape_->forward(space);
   const auto pixels = static_cast<double>(grid().pixels());
   sum_each_map("umbriel::diffusion_loss", space, part(), height, width, sums_, losses,
@@ -373,7 +418,7 @@ void DiffusionTask::step_of_part(const Space& space, const MapBatch& fields, con
 
 std::vector<std::pair<std::string, double>> DiffusionTask::validate(const Space& space, const View1<float>& values) {
   if (validation_size() == 0) return {};
-  Predictor predictor(*network_, values, grid(), options_);
+  Predictor predictor(*network_, conditions().size(), values, grid(), options_);
   const int height = grid().height, width = grid().width;
   const MapBatch mixed("umbriel::validation_mixed", 1, height, width), out("umbriel::validation_out", 1, height, width);
   const MapBatch velocity("umbriel::validation_velocity", 1, height, width), unused("unused", 1, height, width);
@@ -385,6 +430,7 @@ std::vector<std::pair<std::string, double>> DiffusionTask::validate(const Space&
   constexpr int times = 8;
   for_each_validation_map(space, [&](const MapBatch& field, const View1<double>&, std::int64_t index) {
     draw_noise(space, noise_of_validation, index, 1);
+    predictor.set_conditions(1, [&](int, float* to) { conditions_of_validation(index, to); });
     for (int t = 0; t < times; ++t) {
       const double c = settings_.cosines[settings_.cosines.size() * (2 * t + 1) / (2 * times)];
       const double s = std::sqrt(std::max(0.0, 1 - c * c));
@@ -409,7 +455,9 @@ double DiffusionTask::bytes() const {
   return 4.0 * static_cast<double>(parameters().values().size()) * sizeof(float) + tape_->bytes(output_);
 }
 
-GenerativeModelRecord DiffusionTask::record() const { return {"diffusion", config_, grid(), pixel_arcmin(), field()}; }
+GenerativeModelRecord DiffusionTask::record() const {
+  return {"diffusion", config_, grid(), pixel_arcmin(), field(), conditions()};
+}
 
 std::unique_ptr<MapGenerator> make_diffusion_generator(const std::string& path, const GenerativeModelRecord& record,
                                                        const Config& config, const nn::Options& options) {

@@ -38,6 +38,8 @@ struct DiffusionSettings {
 /// @throws Error(usage)
 DiffusionSettings diffusion_settings(const Config& config);
 
+/// Parameters of maps, where they have any, enter the U-Net's embedding beside the noise level.
+///
 /// Keys beside those of MapTask and diffusion_settings: network.* as of the score U-Net. Validation gives `loss`, the
 /// mean over eight times of the squared error of the velocity, whatever is predicted.
 class DiffusionTask final : public MapTask {
@@ -64,7 +66,7 @@ class DiffusionTask final : public MapTask {
   std::unique_ptr<Network> network_;
   std::unique_ptr<nn::Tape> tape_;
   nn::Value input_, output_;
-  std::vector<nn::Scalars> scalars_;
+  std::vector<nn::Scalars> scalars_;  // of the noise level, then the conditions
   bool planned_ = false;
   MapBatch noise_;
   View1<DrawKey> keys_;

@@ -29,6 +29,26 @@ struct Logarithm {
   }
 };
 
+/// u / deviation.
+struct ScaledLogarithm {
+  Logarithm logarithm;
+  float factor;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    logarithm(n, y, x);
+    logarithm.fields(n, y, x) *= factor;
+  }
+};
+
+/// From the gradient of u, to which ln |du / dkappa| = -u - mean adds, to that of kappa.
+struct LogarithmBackward {
+  MapBatch maps, gradients;
+  float kappa0, least, dlog;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    const float shifted = maps(n, y, x) + kappa0;
+    gradients(n, y, x) = shifted < least ? 0.0f : (gradients(n, y, x) - dlog) / shifted;
+  }
+};
+
 struct Exponential {
   MapBatch maps;
   float kappa0, mean;
@@ -338,11 +358,13 @@ FieldTransform::FieldTransform(const FieldTransformSettings& settings, Grid grid
         power = std::exp((1 - t) * std::log(p[above - 1]) + t * std::log(p[above]));
       }
       log_jacobian_ -= 0.5 * weight(grid, kx) * std::log(power);
+      deviation_ += weight(grid, kx) * power;
       const auto pixels = static_cast<double>(grid.pixels());  // the transforms are not scaled
       whiten(ky, kx) = static_cast<float>(1 / (std::sqrt(power) * pixels));
       colour(ky, kx) = static_cast<float>(std::sqrt(power) / pixels);
     }
   }
+  deviation_ = std::sqrt(deviation_ / static_cast<double>(grid.pixels()));
   Kokkos::deep_copy(whiten_, whiten);
   Kokkos::deep_copy(colour_, colour);
 }
@@ -384,6 +406,25 @@ void FieldTransform::inverse(const Space& space, const MapBatch& fields, int n, 
   for_each_element(
       "umbriel::field_exponential", space, n, grid.height, grid.width,
       Exponential{maps, static_cast<float>(settings_.kappa0), static_cast<float>(settings_.mean), settings_.lognormal});
+}
+
+void FieldTransform::backward(const Space& space, const MapBatch& maps, int n, const MapBatch& dfields,
+                              float dlog_jacobian, const MapBatch& dmaps) {
+  filter(space, dfields, n, whiten_, dmaps);  // a symmetric matrix
+  if (!settings_.lognormal) return;
+  const Grid grid = fft_.grid();
+  for_each_element("umbriel::field_logarithm_backward", space, n, grid.height, grid.width,
+                   LogarithmBackward{maps, dmaps, static_cast<float>(settings_.kappa0),
+                                     static_cast<float>(1e-3 * settings_.kappa0), dlog_jacobian});
+}
+
+void FieldTransform::logarithm(const Space& space, const MapBatch& maps, int n, const MapBatch& fields) const {
+  const Grid grid = fft_.grid();
+  for_each_element(
+      "umbriel::field_scaled_logarithm", space, n, grid.height, grid.width,
+      ScaledLogarithm{{maps, fields, static_cast<float>(settings_.kappa0), static_cast<float>(1e-3 * settings_.kappa0),
+                       static_cast<float>(settings_.mean), settings_.lognormal},
+                      static_cast<float>(1 / deviation_)});
 }
 
 }  // namespace umbriel

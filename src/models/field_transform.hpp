@@ -62,6 +62,12 @@ class FieldTransform {
   void forward(const Space& space, const MapBatch& maps, int n, const MapBatch& fields,
                const View1<double>& log_jacobian);
   void inverse(const Space& space, const MapBatch& fields, int n, const MapBatch& maps);
+  /// The gradient of a loss with respect to maps, given that of their fields and, the same for all, of log_jacobian. Not
+  /// of standardised maps. @param dmaps  [>= n, H, W], overwritten
+  void backward(const Space& space, const MapBatch& maps, int n, const MapBatch& dfields, float dlog_jacobian,
+                const MapBatch& dmaps);
+  /// fields[i] <- u in units of its standard deviation, i < n: the transform without whitening.
+  void logarithm(const Space& space, const MapBatch& maps, int n, const MapBatch& fields) const;
 
  private:
   void filter(const Space& space, const MapBatch& from, int n, const View2<float>& factors, const MapBatch& to);
@@ -70,6 +76,7 @@ class FieldTransform {
   RealFft fft_;
   View2<float> whiten_, colour_;  ///< [ky, kx]
   double log_jacobian_ = 0;       ///< of the whitening
+  double deviation_ = 0;          ///< of u
   SpectrumBatch spectra_;
   SumWorkspace sums_;
   View1<double> means_, deviations_;

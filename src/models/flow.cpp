@@ -29,7 +29,8 @@ Conditioner::Conditioner(nn::ParameterSet& set, const std::string& name, int cha
   zero.starts_at_zero = true;
   point.kernel = 1;
   const int width = settings.width;
-  first_ = nn::Convolution(set, name + ".first", channels_in, width, wide);
+  first_ = nn::Convolution(set, name + ".first", channels_in + settings.context, width, wide);
+  if (settings.conditions > 0) modulation_ = nn::Dense(set, name + ".modulation", settings.conditions, 2 * width, true);
   for (int i = 0; i + 2 < settings.layers && !settings.gated; ++i)
     middle_.emplace_back(set, name + "." + numbered("middle", i), width, width, point);
   for (int i = 0; i < settings.layers && settings.gated; ++i) {
@@ -42,9 +43,13 @@ Conditioner::Conditioner(nn::ParameterSet& set, const std::string& name, int cha
   last_ = nn::Convolution(set, name + ".last", settings.gated ? 2 * width : width, channels_out, zero);
 }
 
-nn::Value Conditioner::operator()(nn::Tape& tape, nn::Value x) const {
+nn::Value Conditioner::operator()(nn::Tape& tape, nn::Value x, nn::Value context, nn::Value conditions) const {
+  if (context) x = tape.concatenate({x, context});
+  const bool told = settings_.conditions > 0;
+  x = first_(tape, x, settings_.gated || told ? Activation::none : settings_.activation);
+  if (told) x = nn::modulate(tape, x, modulation_(tape, conditions));
   if (!settings_.gated) {
-    x = first_(tape, x, settings_.activation);
+    if (told) x = nn::activation(tape, x, settings_.activation);
     for (const nn::Convolution& layer : middle_) x = layer(tape, x, settings_.activation);
     return last_(tape, x);
   }
@@ -52,7 +57,6 @@ nn::Value Conditioner::operator()(nn::Tape& tape, nn::Value x) const {
     return tape.concatenate(
         {nn::activation(tape, v, Activation::elu), nn::activation(tape, nn::sum(tape, v, v, -1, 0), Activation::elu)});
   };
-  x = first_(tape, x);
   for (const Block& block : blocks_) {
     const nn::Value inner = both_signs(block.wide(tape, both_signs(x)));
     // value * sigmoid(gate) = (value + value tanh(gate / 2)) / 2
@@ -66,54 +70,71 @@ nn::Value Conditioner::operator()(nn::Tape& tape, nn::Value x) const {
 
 // --- the flow --------------------------------------------------------------------------------------------------------
 
-Flow::Flow(const Config& config) {
-  const bool glow = config.choice("network.kind", "glow", {"glow", "realnvp"}) == "glow";
-  levels_ = static_cast<int>(config.integer("network.levels", 3, 1, 10));
-  const int steps = static_cast<int>(config.integer("network.steps", 4, 1, 1024));
-  const int checkerboard = static_cast<int>(config.integer("network.checkerboard", glow ? 0 : 4, 0, 1024));
-  settings_.gated = config.choice("network.conditioner", "convolutions", {"convolutions", "gated"}) == "gated";
-  if (!settings_.gated)
-    settings_.activation = activation_named(config.choice("network.activation", "relu", {"relu", "elu", "silu"}));
-  settings_.width = static_cast<int>(config.integer("network.width", 32, 1, 4096));
-  settings_.layers = static_cast<int>(config.integer("network.layers", 3, settings_.gated ? 1 : 2, 64));
-  limit_ = static_cast<float>(config.number("network.limit", 2, 0.01, 20));
-  settings_.padding = config.choice("network.padding", "periodic", {"periodic", "zeros"}) == "periodic"
-                          ? Padding::periodic
-                          : Padding::zeros;
+FlowSettings flow_settings(const Config& config) {
+  FlowSettings s;
+  s.glow = config.choice("network.kind", "glow", {"glow", "realnvp"}) == "glow";
+  s.levels = static_cast<int>(config.integer("network.levels", 3, 1, 10));
+  s.steps = static_cast<int>(config.integer("network.steps", 4, 1, 1024));
+  s.checkerboard = static_cast<int>(config.integer("network.checkerboard", s.glow ? 0 : 4, 0, 1024));
+  s.limit = static_cast<float>(config.number("network.limit", 2, 0.01, 20));
+  ConditionerSettings& c = s.conditioner;
+  c.gated = config.choice("network.conditioner", "convolutions", {"convolutions", "gated"}) == "gated";
+  if (!c.gated) c.activation = activation_named(config.choice("network.activation", "relu", {"relu", "elu", "silu"}));
+  c.width = static_cast<int>(config.integer("network.width", 32, 1, 4096));
+  c.layers = static_cast<int>(config.integer("network.layers", 3, c.gated ? 1 : 2, 64));
+  c.padding = config.choice("network.padding", "periodic", {"periodic", "zeros"}) == "periodic" ? Padding::periodic
+                                                                                                : Padding::zeros;
+  return s;
+}
+
+Flow::Flow(const Config& config, int conditions)
+    : settings_(flow_settings(config)), own_(std::make_unique<nn::ParameterSet>()), parameters_(own_.get()) {
+  settings_.conditioner.conditions = conditions;
+  declare("");
+  parameters_->allocate();
+}
+
+Flow::Flow(const FlowSettings& settings, nn::ParameterSet& set, const std::string& name)
+    : settings_(settings), parameters_(&set) {
+  declare(name.empty() ? "" : name + ".");
+}
+
+void Flow::declare(const std::string& scope) {
   const auto declare = [&](Step step, const std::string& name) {
-    step.first = parameters_.extent();
-    if (glow && step.level >= 0)
-      step.mixing = std::make_unique<Mixing>(parameters_, name + ".mixing", channels(step.level));
-    step.network = parameters_.extent();
-    conditioner(parameters_, name + ".network", step.level);
+    step.first = parameters_->extent();
+    if (settings_.glow && step.level >= 0)
+      step.mixing = std::make_unique<Mixing>(*parameters_, scope + name + ".mixing", channels(step.level));
+    step.network = parameters_->extent();
+    conditioner(*parameters_, scope + name + ".network", step.level);
     steps_.push_back(std::move(step));
   };
-  for (int i = 0; i < checkerboard; ++i) {
+  for (int i = 0; i < settings_.checkerboard; ++i) {
     Step step;
     step.parity = i % 2;
     declare(std::move(step), numbered("checkerboard", i));
   }
-  for (int level = 0; level < levels_; ++level) {
-    for (int i = 0; i < steps; ++i) {
+  for (int level = 0; level < levels(); ++level) {
+    for (int i = 0; i < settings_.steps; ++i) {
       Step step;
       step.level = level;
-      step.second_stays = !glow && i % 2 == 1;
+      step.second_stays = !settings_.glow && i % 2 == 1;
       declare(std::move(step), numbered("levels", level) + "." + numbered("steps", i));
     }
   }
-  parameters_.allocate();
 }
 
 Conditioner Flow::conditioner(nn::ParameterSet& set, const std::string& name, int level) const {
-  return level < 0 ? Conditioner(set, name, 1, 2, settings_)
-                   : Conditioner(set, name, channels(level) / 2, channels(level), settings_);
+  ConditionerSettings settings = settings_.conditioner;
+  if (level < 0) return Conditioner(set, name, 1, 2, settings);
+  settings.context = 0;
+  return Conditioner(set, name, channels(level) / 2, channels(level), settings);
 }
 
 void Flow::initialise(std::uint64_t seed, nn::Initialisation scheme) const {
-  nn::initialise(parameters_, seed, scheme);
+  nn::initialise(*parameters_, seed, scheme);
   std::uint32_t index = 0;
   for (const Step& step : steps_) {
-    if (step.mixing) step.mixing->initialise(parameters_, seed, index);
+    if (step.mixing) step.mixing->initialise(*parameters_, seed, index);
     ++index;
   }
 }
@@ -148,13 +169,16 @@ struct FlowRunner::Level {
 struct FlowRunner::Network {
   nn::ParameterSet set;
   std::unique_ptr<nn::Tape> tape;
-  nn::Value input, output;
+  nn::Value input, context, conditions, output;
 
   Network(const Flow& flow, int level, Extents stays, bool training, const nn::Options& options) {
     const Conditioner conditioner = flow.conditioner(set, "network", level);
     tape = std::make_unique<nn::Tape>(set, training, options);
     input = tape->input(stays, true);
-    output = conditioner(*tape, input);
+    const ConditionerSettings& settings = flow.settings().conditioner;
+    if (level < 0 && settings.context > 0) context = tape->input({stays.n, stays.h, stays.w, settings.context});
+    if (settings.conditions > 0) conditions = tape->input({stays.n, 1, 1, settings.conditions});
+    output = conditioner(*tape, input, context, conditions);
     tape->plan(output);
   }
 
@@ -173,6 +197,9 @@ FlowRunner::FlowRunner(const Flow& flow, Grid grid, int batch, Memory memory, nn
   const bool training = memory != Memory::inference;
   maps_ = Tensor("umbriel::flow_maps", batch, grid.height, grid.width, 1);
   if (training) map_gradients_ = Tensor("umbriel::flow_map_gradients", batch, grid.height, grid.width, 1);
+  const ConditionerSettings& told = flow.settings().conditioner;
+  if (told.conditions > 0) conditions_ = Tensor("umbriel::flow_conditions", batch, 1, 1, told.conditions);
+  if (told.context > 0) context_ = Tensor("umbriel::flow_context", batch, grid.height, grid.width, told.context);
   Extents extents{batch, grid.height, grid.width, 1};
   std::vector<Extents> stays = {extents};  // of each level, first the full resolution's
   for (int level = 0; level < flow.levels(); ++level) {
@@ -246,6 +273,8 @@ void FlowRunner::run_network(const Space& space, const Flow::Step& step, Network
   } else {
     copy_channels(space, stays, input);
   }
+  if (network.context) copy_channels(space, context_, network.tape->value(network.context));
+  if (network.conditions) copy_channels(space, conditions_, network.tape->value(network.conditions));
   if (!network.tape->training()) network.tape->load_parameters(space);
   network.tape->forward(space);
   if (step.parity >= 0) keep_checkerboard(space, 1 - step.parity, output, output);

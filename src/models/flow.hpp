@@ -33,19 +33,25 @@ struct ConditionerSettings {
   int width = 32;
   int layers = 3;
   Padding padding = Padding::periodic;
+  int conditions = 0;  ///< numbers a map that it is told of
+  int context = 0;     ///< channels of an image that it is shown
 };
 
 /// From channels that stay to log-scales (raw) and shifts of the others.
 ///   convolutions  3 x 3, then `layers` - 2 of 1 x 1, then 3 x 3 from zero (Glow)
 ///   gated         3 x 3; `layers` gated residual blocks on concatenated ELUs, each with a norm over the channels of a
 ///                 pixel; 3 x 3 from zero (the published flow)
+/// What a dense layer makes of the conditions scales and shifts each channel behind the first convolution (Perez et al.
+/// 2018, arXiv 1709.07871).
 class Conditioner {
  public:
   Conditioner() = default;
   Conditioner(nn::ParameterSet& set, const std::string& name, int channels_in, int channels_out,
               const ConditionerSettings& settings);
-  /// @return  [N, H, W, channels_out]
-  nn::Value operator()(nn::Tape& tape, nn::Value x) const;
+  /// @param context     [N, H, W, context], or none
+  /// @param conditions  [N, 1, 1, conditions], or none
+  /// @return            [N, H, W, channels_out]
+  nn::Value operator()(nn::Tape& tape, nn::Value x, nn::Value context, nn::Value conditions) const;
 
  private:
   struct Block {
@@ -54,9 +60,30 @@ class Conditioner {
   };
   ConditionerSettings settings_;
   nn::Convolution first_, last_;
+  nn::Dense modulation_;
   std::vector<nn::Convolution> middle_;
   std::vector<Block> blocks_;
 };
+
+struct FlowSettings {
+  bool glow = true;
+  int levels = 3, steps = 4, checkerboard = 0;
+  float limit = 2;
+  ConditionerSettings conditioner;  ///< a context is shown at full resolution only
+};
+
+/// Keys:
+///   network.kind = "glow"      or "realnvp"
+///   network.levels = 3         sides of maps must be multiples of 2^levels
+///   network.steps = 4          couplings a level
+///   network.checkerboard       couplings at full resolution: 0 for glow, 4 for realnvp
+///   network.conditioner = "convolutions"   or "gated"
+///   network.activation = "relu"            between convolutions: or "elu", "silu"
+///   network.width = 32, network.layers = 3  of the networks in couplings
+///   network.limit = 2          of log-scales
+///   network.padding = "periodic"           or "zeros"
+/// @throws Error(usage)
+FlowSettings flow_settings(const Config& config);
 
 class Flow {
  public:
@@ -70,36 +97,32 @@ class Flow {
     std::int64_t network = 0;  ///< its network's first parameter
   };
 
-  /// Keys:
-  ///   network.kind = "glow"      or "realnvp"
-  ///   network.levels = 3         sides of maps must be multiples of 2^levels
-  ///   network.steps = 4          couplings a level
-  ///   network.checkerboard       couplings at full resolution: 0 for glow, 4 for realnvp
-  ///   network.conditioner = "convolutions"   or "gated"
-  ///   network.activation = "relu"            between convolutions: or "elu", "silu"
-  ///   network.width = 32, network.layers = 3  of the networks in couplings
-  ///   network.limit = 2          of log-scales
-  ///   network.padding = "periodic"           or "zeros"
-  /// @throws Error(usage)
-  explicit Flow(const Config& config);
+  /// With parameters of its own. @param conditions  numbers a map that it is told of
+  /// @throws Error(usage) as flow_settings
+  explicit Flow(const Config& config, int conditions = 0);
+  /// Declares its parameters, NAME.…, or as above where NAME is empty, in a set that outlives it and is allocated
+  /// afterwards.
+  Flow(const FlowSettings& settings, nn::ParameterSet& set, const std::string& name);
 
-  const nn::ParameterSet& parameters() const { return parameters_; }
+  const nn::ParameterSet& parameters() const { return *parameters_; }
   /// nn::initialise, and random rotations.
   void initialise(std::uint64_t seed, nn::Initialisation scheme) const;
 
-  int levels() const { return levels_; }
+  const FlowSettings& settings() const { return settings_; }
+  int levels() const { return settings_.levels; }
   int channels(int level) const { return level == 0 ? 4 : 2 * channels(level - 1); }
-  int side_multiple() const { return 1 << levels_; }
-  float limit() const { return limit_; }
+  int side_multiple() const { return 1 << settings_.levels; }
+  float limit() const { return settings_.limit; }
   const std::vector<Step>& steps() const { return steps_; }
   /// The network of a level's steps (-1: at full resolution), of which each step has its own parameters.
   Conditioner conditioner(nn::ParameterSet& set, const std::string& name, int level) const;
 
  private:
-  int levels_;
-  float limit_;
-  ConditionerSettings settings_;
-  nn::ParameterSet parameters_;
+  void declare(const std::string& scope);
+
+  FlowSettings settings_;
+  std::unique_ptr<nn::ParameterSet> own_;
+  nn::ParameterSet* parameters_;
   std::vector<Step> steps_;
 };
 
@@ -121,6 +144,10 @@ class FlowRunner {
 
   /// A batch of maps [batch, H, W, 1], in place.
   const Tensor& maps() const { return maps_; }
+  /// What each map is conditional on, to be set before any of the below: [batch, 1, 1, conditions] and
+  /// [batch, H, W, context].
+  const Tensor& conditions() const { return conditions_; }
+  const Tensor& context() const { return context_; }
   int batch() const { return batch_; }
   /// Maps become latent maps. @param log_determinant  [>= batch] float64, overwritten: of d latent / d map
   void forward(const Space& space, const View1<double>& log_determinant);
@@ -150,7 +177,7 @@ class FlowRunner {
   int batch_;
   Memory memory_;
   nn::Options options_;
-  Tensor maps_, map_gradients_;
+  Tensor maps_, map_gradients_, conditions_, context_;
   View1<float> values_;
   std::vector<std::unique_ptr<Level>> levels_;
   std::vector<std::unique_ptr<Network>> networks_;  ///< stored: of each step; else: of each level, first level -1

@@ -34,6 +34,8 @@ void GenerativeModelRecord::save(const std::string& path, const nn::ParameterSet
   more["umbriel.field.kappa0"] = exact(field.kappa0);
   more["umbriel.field.mean"] = exact(field.mean);
   more["umbriel.field.power"] = field.spectrum_text();
+  if (conditions.size() > 0) more["umbriel.parameters"] = conditions.text();
+  if (quantisation_step > 0) more["umbriel.quantisation_step"] = exact(quantisation_step);
   nn::save_weights(path, parameters, values, more);
 }
 
@@ -76,6 +78,10 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
   }
   require(lines.eof() && !record.field.power.empty(), ExitCode::input,
           "umbriel.field.power in the metadata is not a spectrum", path, remedy);
+  if (metadata.count("umbriel.parameters") > 0)
+    record.conditions = MapConditions::parse(entry("umbriel.parameters"), path);
+  if (metadata.count("umbriel.quantisation_step") > 0)
+    record.quantisation_step = number("umbriel.quantisation_step", 1e-30, 1e30);
   return record;
 }
 

@@ -3,11 +3,13 @@
 /// Their files are safetensors with the network's settings, those of the transform, and the size of maps as metadata.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "umbriel/base/config.hpp"
 #include "umbriel/models/field_transform.hpp"
+#include "umbriel/models/map_conditions.hpp"
 #include "umbriel/nn/tape.hpp"
 #include "umbriel/nn/weights.hpp"
 
@@ -20,6 +22,8 @@ struct GenerativeModelRecord {
   Grid grid;
   double pixel_arcmin = 0;
   FieldTransformSettings field;
+  MapConditions conditions{};
+  double quantisation_step = 0;  ///< maps are multiples of it; 0: any numbers
 
   /// Writes weights `values` with all this and `more` as metadata. For one rank.
   void save(const std::string& path, const nn::ParameterSet& parameters, const View1<float>& values,
@@ -33,9 +37,15 @@ class MapGenerator {
   virtual ~MapGenerator() = default;
   /// Maps that it makes at once, at most.
   virtual int batch() const = 0;
+  /// Has `draw` ask for the parameters of each map: write(map, out) sets out[0 ... conditions), standardised. For a
+  /// conditional model, before it draws.
+  void set_conditions(std::function<void(std::int64_t map, float* out)> write) { conditions_of_ = std::move(write); }
   /// out[i] <- map first + i, i < n <= batch(): a function of the seed and that number alone.
   /// @param out  [>= n, H, W]
   virtual void draw(const Space& space, std::uint64_t seed, std::int64_t first, int n, const MapBatch& out) = 0;
+
+ protected:
+  std::function<void(std::int64_t map, float* out)> conditions_of_;
 };
 
 /// @param config  keys of how it draws, where a kind has any

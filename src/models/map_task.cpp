@@ -4,17 +4,36 @@
 #include <cstdio>
 #include <numeric>
 
+#include "umbriel/models/dequantiser.hpp"
+
 namespace umbriel {
 
 MapTask::MapTask(const Communicator& comm, const Config& config, std::uint64_t seed, MapTaskDefaults defaults)
-    : comm_(comm), seed_(seed), maps_(comm, config, seed) {
+    : comm_(comm),
+      seed_(seed),
+      maps_(comm, config, seed),
+      inputs_(maps_.inputs()),
+      quantisation_step_(defaults.quantisation_step) {
   comm.together([&] {
     const Grid grid = maps_.grid();
+    if (defaults.conditional && config.has("data.parameters")) {
+      parameters_ = ParametersOfMaps(config, maps_.files());
+      conditions_ = parameters_.conditions({maps_.training_maps().begin(), maps_.training_maps().end()});
+      inputs_.insert(inputs_.end(), parameters_.inputs().begin(), parameters_.inputs().end());
+    }
     // All ranks fit to the same maps.
     const std::int64_t most = config.integer("field.fit_maps", 2048, 1, 1 << 20);
     const auto n = static_cast<int>(maps_.training_size() > 0 ? std::min(most, maps_.training_size()) : most);
     const MapBatch fitted("umbriel::fitted_maps", n, grid.height, grid.width);
     maps_.draw(0, n, fitted);
+    if (quantisation_step_ > 0) {
+      const auto values = on_host(fitted);
+      const auto [low, high] = std::minmax_element(values.data(), values.data() + values.size());
+      require(static_cast<double>(*high - *low) > quantisation_step_, ExitCode::usage,
+              "all training maps lie within one step", config.where("flow.quantisation_step"),
+              "give the step between the values that maps can have");
+      dequantise_to_fit(Space(), seed, n, quantisation_step_, fitted);
+    }
     field_ = fit_field_transform(config, on_host(fitted), maps_.pixel_arcmin(), defaults.field);
     transform_ = std::make_unique<FieldTransform>(field_, grid, maps_.pixel_arcmin());
 
@@ -53,7 +72,8 @@ std::vector<double> MapTask::gradients(const Space& space, std::int64_t step,
   }
   const std::int64_t first = step * batch_ + shard_range(batch_, comm_.rank(), comm_.size()).first;
   maps_.draw(first, mine, examples_, space);
-  transform_->forward(space, examples_, mine, examples_, jacobians_);
+  if (quantisation_step_ > 0) round_to_step(space, mine, quantisation_step_, examples_);
+  if (takes_fields()) transform_->forward(space, examples_, mine, examples_, jacobians_);
   for (int part = 0; part < parts(); ++part) {
     const auto maps = std::make_pair(part * part_, (part + 1) * part_);
     const auto run = [&](const std::function<void(std::int64_t)>& final_from) {
@@ -86,9 +106,15 @@ void MapTask::for_each_validation_map(
   const ShardRange share = shard_range(maps_.validation_size(), comm_.rank(), comm_.size());
   for (std::int64_t i = share.first; i < share.first + share.count; ++i) {
     maps_.draw_validation(i, 1, field, space);
-    transform_->forward(space, field, 1, field, jacobian);
+    if (quantisation_step_ > 0) round_to_step(space, 1, quantisation_step_, field);
+    if (takes_fields()) transform_->forward(space, field, 1, field, jacobian);
     f(field, jacobian, i);
   }
+}
+
+void MapTask::write_conditions(std::int64_t map, float* out) const {
+  for (std::size_t i = 0; i < conditions_.parameters.size(); ++i)
+    out[i] = conditions_.parameters[i].standardised(parameters_.value(map, i));
 }
 
 std::string MapTask::describe() const {
@@ -98,8 +124,16 @@ std::string MapTask::describe() const {
   } else {
     std::snprintf(text, sizeof text, field_.standardised ? "; each standardised" : "; learned as it is");
   }
+  std::string given;
+  if (quantisation_step_ > 0) {
+    char step[40];
+    std::snprintf(step, sizeof step, "; in steps of %.6g", quantisation_step_);
+    given = step;
+  }
+  for (const MapConditions::Parameter& p : conditions_.parameters)
+    given += (&p == conditions_.parameters.data() ? "; given " : ", ") + p.name;
   return std::to_string(batch_) + " a step of " + maps_.describe() + text +
-         (field_.power.size() > 1 ? ", whitened" : "");
+         (field_.power.size() > 1 ? ", whitened" : "") + given;
 }
 
 }  // namespace umbriel

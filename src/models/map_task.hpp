@@ -3,9 +3,10 @@
 ///
 ///   data.*                    the maps: see training_maps.hpp
 ///   field.*                   see field_transform.hpp
-///   field.fit_maps = 2048     training maps, at most, that the transform is fitted to
-///   train.batch = 16          examples in a step, on all ranks together
-///   train.micro_batch         examples that go through the network at once: a step is the sum of such parts, the same
+///   data.parameters           what a map was made with, for models that learn p(map | parameters): see
+///   map_conditions.hpp field.fit_maps = 2048     training maps, at most, that the transform is fitted to train.batch =
+///   16          examples in a step, on all ranks together train.micro_batch         examples that go through the
+///   network at once: a step is the sum of such parts, the same
 ///                             parts on any number of ranks
 #pragma once
 
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "umbriel/models/field_transform.hpp"
+#include "umbriel/models/map_conditions.hpp"
 #include "umbriel/nn/gradient_sum.hpp"
 #include "umbriel/nn/trainer.hpp"
 #include "umbriel/simulation/training_maps.hpp"
@@ -25,6 +27,8 @@ struct MapTaskDefaults {
   FieldTransformDefaults field;
   int batch = 16;
   bool whole = false;  ///< a rank's examples always go through together, as batch norms want: no micro-batches
+  bool conditional = false;      ///< parameters of maps are taken
+  double quantisation_step = 0;  ///< maps are rounded to multiples of it; 0: not
 };
 
 class MapTask : public nn::TrainingTask {
@@ -39,7 +43,8 @@ class MapTask : public nn::TrainingTask {
   const FieldTransformSettings& field() const { return field_; }
   Grid grid() const { return maps_.grid(); }
   double pixel_arcmin() const { return maps_.pixel_arcmin(); }
-  const std::vector<InputFile>& inputs() const { return maps_.inputs(); }
+  const MapConditions& conditions() const { return conditions_; }
+  const std::vector<InputFile>& inputs() const { return inputs_; }
   /// Lines about the data, for logs, dry runs and the training record.
   std::string describe() const;
   virtual double flops() const = 0;  ///< of one step on this rank
@@ -55,6 +60,10 @@ class MapTask : public nn::TrainingTask {
                             std::int64_t first, int total, const View1<double>& losses,
                             const std::function<void(std::int64_t)>& ready) = 0;
 
+  /// False: `fields` of the above, and of validation, are maps as they are, for the task to transform by itself.
+  virtual bool takes_fields() const { return true; }
+  FieldTransform& transform() { return *transform_; }
+
   int part() const { return part_; }
   int parts() const { return batch_ / comm_.size() / part_; }
   std::uint64_t seed() const { return seed_; }
@@ -63,11 +72,23 @@ class MapTask : public nn::TrainingTask {
   void for_each_validation_map(const Space& space,
                                const std::function<void(const MapBatch&, const View1<double>&, std::int64_t)>& f);
   std::int64_t validation_size() const { return maps_.validation_size(); }
+  /// @{ Parameters of an example, as networks see them. @param out  [conditions().size()]
+  void conditions_of_training(std::int64_t index, float* out) { write_conditions(maps_.map_of_training(index), out); }
+  void conditions_of_validation(std::int64_t index, float* out) {
+    write_conditions(maps_.map_of_validation(index), out);
+  }
+  /// @}
 
  private:
+  void write_conditions(std::int64_t map, float* out) const;
+
   Communicator comm_;
   std::uint64_t seed_;
   TrainingMaps maps_;
+  std::vector<InputFile> inputs_;
+  ParametersOfMaps parameters_;
+  MapConditions conditions_;
+  double quantisation_step_;
   FieldTransformSettings field_;
   std::unique_ptr<FieldTransform> transform_;
   int batch_ = 0, part_ = 0;

@@ -34,7 +34,7 @@ struct NoiseOfUNet {
 
 }  // namespace
 
-ScoreUNet::ScoreUNet(const Config& config, int input_channels) : input_channels_(input_channels) {
+ScoreUNet::ScoreUNet(const Config& config, int input_channels, int conditions) : input_channels_(input_channels) {
   widths_ = whole_numbers(config, "network.widths", std::vector<double>{16, 32, 64, 64}, 4096);
   std::vector<double> standard(widths_.size(), 1);
   if (!standard.empty()) standard.back() = 2;
@@ -55,7 +55,7 @@ ScoreUNet::ScoreUNet(const Config& config, int input_channels) : input_channels_
   point.kernel = 1;
   point.padding = Padding::zeros;
 
-  embed_first_ = nn::Dense(parameters_, "embed.0", noise_features(), embedding);
+  embed_first_ = nn::Dense(parameters_, "embed.0", noise_features() + conditions, embedding);
   embed_second_ = nn::Dense(parameters_, "embed.1", embedding, embedding);
   head_ = nn::Convolution(parameters_, "head", input_channels, widths_[0], settings);
   const auto declare = [&](const std::string& way, std::size_t scale) {

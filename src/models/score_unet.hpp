@@ -27,7 +27,8 @@ namespace umbriel {
 
 class ScoreUNet final : public Network {
  public:
-  ScoreUNet(const Config& config, int input_channels);
+  /// @param conditions  numbers a sample, beside the noise level, that the embedding reads
+  ScoreUNet(const Config& config, int input_channels, int conditions = 0);
 
   int input_channels() const override { return input_channels_; }
   int side_multiple() const override { return 1 << (widths_.size() - 1); }

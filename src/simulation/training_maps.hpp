@@ -78,6 +78,13 @@ class TrainingMaps {
   /// The same for validation. Examples repeat the maps in order, from files with crops and symmetries of their own.
   void draw_validation(std::int64_t first, int n, const MapBatch& out, const Space& space = Space());
 
+  /// The files; null with simulations.
+  const MapFolder* files() const { return files_.get(); }
+  /// Maps of the files, counted over all of them: those to train on, and the one behind an example.
+  const std::vector<std::uint32_t>& training_maps() const { return training_; }
+  std::int64_t map_of_training(std::int64_t index) { return map_of(Part::training, index); }
+  std::int64_t map_of_validation(std::int64_t index) { return map_of(Part::validation, index); }
+
   /// Files read, for the record in the result; those of `prior` are the caller's to record.
   const std::vector<InputFile>& inputs() const { return inputs_; }
   /// One line about what there is, for logs and dry runs.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 
+#include "umbriel/data/npy.hpp"
 #include "umbriel/nn/initialise.hpp"
 #include "umbriel/rng/normal.hpp"
 
@@ -52,19 +53,33 @@ std::string configuration(const std::string& more) {
 
 class DiffusionModel : public ::testing::Test {
  protected:
+  static constexpr const char* conditional = "conditional";
+
   void SetUp() override {
     path_ = (std::filesystem::temp_directory_path() / ("umbriel-diffusion-" + std::to_string(::getpid()))).string();
     FILE* const file = std::fopen((path_ + ".txt").c_str(), "w");
     std::fputs("1 1e-9\n100 5e-10\n1000 1e-10\n10000 1e-11\n", file);
     std::fclose(file);
+    std::vector<double> maps;
+    for (std::size_t i = 0; i < 12 * 256; ++i)
+      maps.push_back(0.02 * static_cast<double>(normal({3, Purpose::test, 0, 0}, i)));
+    write_npy(path_ + ".npy", {12, 16, 16}, maps.data());
+    FILE* const table = std::fopen((path_ + ".csv").c_str(), "w");
+    std::fputs("a b\n", table);
+    for (int map = 0; map < 12; ++map) std::fprintf(table, "%d %d\n", map, (5 * map) % 7);
+    std::fclose(table);
   }
   void TearDown() override {
-    for (const char* ending : {".txt", ".safetensors"}) std::filesystem::remove(path_ + ending);
+    for (const char* ending : {".txt", ".npy", ".csv", ".safetensors"}) std::filesystem::remove(path_ + ending);
   }
 
   std::unique_ptr<DiffusionTask> task(const std::string& more) {
-    auto made =
-        std::make_unique<DiffusionTask>(Communicator(), Config::parse(configuration(more), "test"), 5, nn::Options{});
+    const std::string text =
+        more == conditional ? "[data]\nmaps = '" + path_ + ".npy'\nparameters = '" + path_ +
+                                  ".csv'\npixel_arcmin = 2\n[field]\ntransform = 'linear'\n[network]\nwidths = [8, 8]\n"
+                                  "blocks = [1, 1]\nembedding = 8\n[train]\nbatch = 8\n"
+                            : configuration(more);
+    auto made = std::make_unique<DiffusionTask>(Communicator(), Config::parse(text, "test"), 5, nn::Options{});
     nn::initialise(made->parameters(), 5, nn::Initialisation::he_normal);
     return made;
   }
@@ -80,8 +95,8 @@ TEST_F(DiffusionModel, KnowsWhiteFieldsUntrained) {
 }
 
 TEST_F(DiffusionModel, GradientIsThatOfTheLoss) {
-  for (const char* more :
-       {"", "[diffusion]\nprediction = 'noise'\n", "[diffusion]\nprediction = 'map'\n", "[diffusion]\nloss = 'l1'\n"}) {
+  for (const char* more : {"", "[diffusion]\nprediction = 'noise'\n", "[diffusion]\nprediction = 'map'\n",
+                           "[diffusion]\nloss = 'l1'\n", conditional}) {
     const auto made = task(more);
     const Space space;
     const View1<float>& values = made->parameters().values();
@@ -97,6 +112,14 @@ TEST_F(DiffusionModel, GradientIsThatOfTheLoss) {
       return sum;
     };
     mean_loss();
+    if (more == conditional) {  // both parameters reach the embedding
+      const nn::Parameter& p = made->parameters().parameters()[0];
+      ASSERT_EQ(p.name, "embed.0.weight");
+      ASSERT_EQ(p.shape, (std::vector<int>{6, 8}));
+      const auto of_embedding = on_host(made->parameters().gradients());
+      for (const std::size_t row : {4U, 5U})
+        EXPECT_NE(of_embedding(static_cast<std::size_t>(p.offset) + 8 * row), 0.0F);
+    }
     const auto gradient = on_host(made->parameters().gradients());
     std::vector<float> kept(gradient.data(), gradient.data() + gradient.size());
     std::vector<float> start(host.data(), host.data() + host.size());

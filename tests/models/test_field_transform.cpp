@@ -107,6 +107,62 @@ TEST(FieldTransform, IsInvertedAndKnowsItsJacobian) {
   }
 }
 
+TEST(FieldTransform, HasTheGradientOfItsFieldsAndJacobian) {
+  const HostMaps maps = lognormal_maps(64, 0.03);
+  for (const std::string text : {"", "transform = 'linear'\n", "whiten = false\n"}) {
+    FieldTransform transform(fit_field_transform(config(text), maps, pixel), grid, pixel);
+    const Space space;
+    const auto batch = [](const std::string& label) { return MapBatch(label, 2, grid.height, grid.width); };
+    const MapBatch in = batch("in"), fields = batch("fields"), upper = batch("upper"), lower = batch("lower");
+    const auto at = on_host(in), up = on_host(upper);
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      at.data()[i] = maps.data()[i];
+      up.data()[i] = normal({4, Purpose::test, 0, 0}, i);
+    }
+    Kokkos::deep_copy(upper, up);
+    const View1<double> jacobian("jacobian", 2);
+    constexpr double weight = -0.7;  // of the log-Jacobian in the loss
+    const auto loss = [&] {
+      Kokkos::deep_copy(in, at);
+      transform.forward(space, in, 2, fields, jacobian);
+      space.fence();
+      const auto field = on_host(fields);
+      double sum = weight * (on_host(jacobian)(0) + on_host(jacobian)(1));
+      for (std::size_t i = 0; i < field.size(); ++i)
+        sum += static_cast<double>(up.data()[i]) * static_cast<double>(field.data()[i]);
+      return sum;
+    };
+    Kokkos::deep_copy(in, at);
+    transform.backward(space, in, 2, upper, static_cast<float>(weight), lower);
+    space.fence();
+    const auto gradient = on_host(lower);
+    double expected = 0, size = 0;
+    std::vector<float> along(at.size());
+    for (std::size_t i = 0; i < along.size(); ++i) {
+      along[i] = normal({5, Purpose::test, 0, 0}, i);
+      expected += static_cast<double>(along[i]) * static_cast<double>(gradient.data()[i]);
+      size += static_cast<double>(gradient.data()[i]) * static_cast<double>(gradient.data()[i]);
+    }
+    constexpr double step = 2e-5;  // of maps whose deviation is 0.02
+    double moved[2];
+    for (const int side : {0, 1}) {
+      for (std::size_t i = 0; i < along.size(); ++i)
+        at.data()[i] = maps.data()[i] + static_cast<float>((side == 0 ? step : -step) * static_cast<double>(along[i]));
+      moved[side] = loss();
+    }
+    EXPECT_NEAR((moved[0] - moved[1]) / (2 * step), expected, 0.005 * std::sqrt(size)) << text;
+    // The logarithm alone has unit variance over many maps.
+    const MapBatch all = on_device(maps), u("u", 64, grid.height, grid.width);
+    transform.logarithm(space, all, 64, u);
+    space.fence();
+    const auto host = on_host(u);
+    double squares = 0;
+    for (std::size_t i = 0; i < host.size(); ++i)
+      squares += static_cast<double>(host.data()[i]) * static_cast<double>(host.data()[i]);
+    EXPECT_NEAR(squares / static_cast<double>(host.size()), 1, 0.05) << text;
+  }
+}
+
 TEST(FieldTransform, RefusesWhatItCannotFit) {
   HostMaps flat("flat", 4, 8, 8);
   EXPECT_THROW(fit_field_transform(config(""), flat, pixel), Error);

@@ -14,8 +14,8 @@ namespace {
 using Memory = FlowRunner::Memory;
 
 /// With every parameter moved from where it starts, so that nothing is zero.
-std::unique_ptr<Flow> made(const std::string& settings, double moved = 0.03) {
-  auto flow = std::make_unique<Flow>(Config::parse("[network]\nwidth = 8\n" + settings, "test"));
+std::unique_ptr<Flow> made(const std::string& settings, double moved = 0.03, int conditions = 0) {
+  auto flow = std::make_unique<Flow>(Config::parse("[network]\nwidth = 8\n" + settings, "test"), conditions);
   flow->initialise(5, nn::Initialisation::he_normal);
   const View1<float>& values = flow->parameters().values();
   const auto host = on_host(values);
@@ -51,18 +51,38 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
   return largest;
 }
 
+struct Kind {
+  const char* settings;
+  int conditions = 0;
+};
+
+std::unique_ptr<Flow> made(const Kind& kind, double moved = 0.03) {
+  return made(kind.settings, moved, kind.conditions);
+}
+
+/// Other conditions for each map.
+void tell(const FlowRunner& runner) {
+  const Tensor& conditions = runner.conditions();
+  const auto host = Kokkos::create_mirror_view(HostMemory{}, conditions);
+  for (std::size_t i = 0; i < conditions.size(); ++i) host.data()[i] = normal({4, Purpose::test, 0, 0}, i);
+  Kokkos::deep_copy(conditions, host);
+}
+
 // Finite differences want functions without kinks.
-const char* const kinds[] = {
-    "kind = 'glow'\nlevels = 2\nsteps = 3\nactivation = 'elu'\n",
-    "kind = 'realnvp'\nlevels = 2\nsteps = 2\ncheckerboard = 3\nactivation = 'elu'\n",
-    "kind = 'glow'\nlevels = 1\nsteps = 2\nconditioner = 'gated'\nlayers = 2\npadding = 'zeros'\n",
-    "kind = 'glow'\nlevels = 3\nsteps = 2\ncheckerboard = 2\nactivation = 'silu'\n"};
+const Kind kinds[] = {
+    {"kind = 'glow'\nlevels = 2\nsteps = 3\nactivation = 'elu'\n"},
+    {"kind = 'realnvp'\nlevels = 2\nsteps = 2\ncheckerboard = 3\nactivation = 'elu'\n"},
+    {"kind = 'glow'\nlevels = 1\nsteps = 2\nconditioner = 'gated'\nlayers = 2\npadding = 'zeros'\n"},
+    {"kind = 'glow'\nlevels = 3\nsteps = 2\ncheckerboard = 2\nactivation = 'silu'\n"},
+    {"kind = 'glow'\nlevels = 2\nsteps = 2\nactivation = 'elu'\n", 3},
+    {"kind = 'glow'\nlevels = 1\nsteps = 2\ncheckerboard = 2\nconditioner = 'gated'\nlayers = 2\n", 1}};
 
 TEST(Flow, IsInverted) {
   const Space space;
-  for (const char* kind : kinds) {
+  for (const Kind& kind : kinds) {
     const auto flow = made(kind);
     FlowRunner runner(*flow, {16, 24}, 3, Memory::inference);
+    tell(runner);
     runner.use(space, flow->parameters().values());
     const View1<double> log_determinant("log_determinant", 3);
     fill_maps(runner.maps(), 0);
@@ -70,10 +90,10 @@ TEST(Flow, IsInverted) {
     runner.forward(space, log_determinant);
     space.fence();
     const std::vector<float> latent = read(runner.maps());
-    EXPECT_GT(largest_difference(before, latent), 0.1) << kind;
+    EXPECT_GT(largest_difference(before, latent), 0.1) << kind.settings;
     runner.inverse(space);
     space.fence();
-    EXPECT_LT(largest_difference(before, read(runner.maps())), 1e-4) << kind;
+    EXPECT_LT(largest_difference(before, read(runner.maps())), 1e-4) << kind.settings;
   }
 }
 
@@ -99,9 +119,10 @@ TEST(Flow, StartsAsARotationOfPixels) {
 /// Rows of the Jacobian are gradients of single latent pixels; its determinant is found in float64.
 TEST(Flow, LogDeterminantIsThatOfTheDenseJacobian) {
   const Space space;
-  for (const char* kind : kinds) {
+  for (const Kind& kind : kinds) {
     const auto flow = made(kind);
     FlowRunner runner(*flow, {8, 8}, 1, Memory::stored);
+    tell(runner);
     runner.use(space, flow->parameters().values());
     const View1<double> log_determinant("log_determinant", 1);
     Eigen::MatrixXd jacobian(64, 64);
@@ -118,8 +139,8 @@ TEST(Flow, LogDeterminantIsThatOfTheDenseJacobian) {
       for (int j = 0; j < 64; ++j) jacobian(i, j) = static_cast<double>(row[static_cast<std::size_t>(j)]);
     }
     const double expected = jacobian.partialPivLu().matrixLU().diagonal().array().abs().log().sum();
-    EXPECT_GT(std::fabs(expected), 0.5) << kind;
-    EXPECT_NEAR(on_host(log_determinant)(0), expected, 1e-4 * (1 + std::fabs(expected))) << kind;
+    EXPECT_GT(std::fabs(expected), 0.5) << kind.settings;
+    EXPECT_NEAR(on_host(log_determinant)(0), expected, 1e-4 * (1 + std::fabs(expected))) << kind.settings;
 
     // The gradients themselves, along a direction, against the difference of two latent maps.
     fill_maps(runner.maps(), 0);
@@ -146,7 +167,7 @@ TEST(Flow, LogDeterminantIsThatOfTheDenseJacobian) {
       error += (product - difference) * (product - difference);
       size += product * product;
     }
-    EXPECT_LT(std::sqrt(error / size), 2e-3) << kind;
+    EXPECT_LT(std::sqrt(error / size), 2e-3) << kind.settings;
   }
 }
 
@@ -173,9 +194,10 @@ void backward(const Space& space, FlowRunner& runner, const Flow& flow) {
 
 TEST(Flow, GradientsOfParametersAreFiniteDifferences) {
   const Space space;
-  for (const char* kind : kinds) {
+  for (const Kind& kind : kinds) {
     const auto flow = made(kind);
     FlowRunner runner(*flow, {8, 8}, 2, Memory::stored);
+    tell(runner);
     backward(space, runner, *flow);
     const std::vector<float> gradients = read(flow->parameters().gradients());
     const View1<float>& values = flow->parameters().values();
@@ -210,26 +232,28 @@ TEST(Flow, GradientsOfParametersAreFiniteDifferences) {
       const auto host = on_host(values);
       for (std::size_t i = 0; i < start.size(); ++i) host(i) = start[i];
       Kokkos::deep_copy(values, host);
-      EXPECT_NEAR((losses[0] - losses[1]) / (2 * step), expected, 0.02 * std::sqrt(size) + 0.05) << kind << p.name;
+      EXPECT_NEAR((losses[0] - losses[1]) / (2 * step), expected, 0.02 * std::sqrt(size) + 0.05)
+          << kind.settings << p.name;
     }
   }
 }
 
 TEST(Flow, ConstantMemoryGivesTheSameGradients) {
   const Space space;
-  for (const char* kind : kinds) {
+  for (const Kind& kind : kinds) {
     const auto flow = made(kind);
     std::vector<std::vector<float>> gradients, of_maps;
     for (const Memory memory : {Memory::stored, Memory::constant}) {
       FlowRunner runner(*flow, {16, 16}, 2, memory);
+      tell(runner);
       backward(space, runner, *flow);
       gradients.push_back(read(flow->parameters().gradients()));
       of_maps.push_back(read(runner.gradients()));
     }
     double largest = 0;
     for (const float g : gradients[0]) largest = std::max(largest, std::fabs(static_cast<double>(g)));
-    EXPECT_LT(largest_difference(gradients[0], gradients[1]), 1e-4 * largest) << kind;
-    EXPECT_LT(largest_difference(of_maps[0], of_maps[1]), 1e-4) << kind;
+    EXPECT_LT(largest_difference(gradients[0], gradients[1]), 1e-4 * largest) << kind.settings;
+    EXPECT_LT(largest_difference(of_maps[0], of_maps[1]), 1e-4) << kind.settings;
   }
 }
 
@@ -251,6 +275,7 @@ TEST(Flow, AMapGivesTheSameBitsInAnyBatch) {
   std::vector<std::vector<float>> latent;
   for (const int batch : {1, 4}) {
     FlowRunner runner(*flow, {16, 16}, batch, Memory::inference);
+    tell(runner);
     runner.use(space, flow->parameters().values());
     const View1<double> log_determinant("log_determinant", static_cast<std::size_t>(batch));
     fill_maps(runner.maps(), 0);
@@ -259,6 +284,29 @@ TEST(Flow, AMapGivesTheSameBitsInAnyBatch) {
     latent.push_back(read(runner.maps()));
   }
   for (std::size_t i = 0; i < latent[0].size(); ++i) ASSERT_EQ(latent[0][i], latent[1][i]);
+}
+
+TEST(Flow, IsWhatItsConditionsMakeIt) {
+  const Space space;
+  const auto flow = made(kinds[4]);
+  FlowRunner runner(*flow, {16, 16}, 2, Memory::inference);
+  runner.use(space, flow->parameters().values());
+  const View1<double> log_determinant("log_determinant", 2);
+  std::vector<std::vector<float>> latent;
+  for (const float condition : {0.0F, 0.0F, 1.0F}) {
+    Kokkos::deep_copy(runner.conditions(), 0.0F);
+    const auto host = on_host(runner.conditions());
+    host(1, 0, 0, 2) = condition;  // of the second map
+    Kokkos::deep_copy(runner.conditions(), host);
+    fill_maps(runner.maps(), 0);
+    runner.forward(space, log_determinant);
+    space.fence();
+    latent.push_back(read(runner.maps()));
+  }
+  EXPECT_EQ(latent[0], latent[1]);
+  EXPECT_EQ(std::vector<float>(latent[0].begin(), latent[0].begin() + 256),
+            std::vector<float>(latent[2].begin(), latent[2].begin() + 256));
+  EXPECT_GT(largest_difference(latent[0], latent[2]), 1e-3);
 }
 
 TEST(Flow, RefusesWhatDoesNotFit) {
