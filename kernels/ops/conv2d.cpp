@@ -34,15 +34,15 @@ enum class Pass { forward, data, weights };
 /// Where they are equal ours is taken, for it reads slices and residuals and pads periodic maps without copies, and the
 /// weights' gradient does not depend on the number of threads. 3x3 depthwise of 64
 /// channels: 22, 98: oneDNN. Only oneDNN multiplies in bfloat16.
-Backend preferred(Pass pass, const Conv2dGeometry& g, [[maybe_unused]] Extents output, Precision precision) {
+Backend preferred(Pass pass, const Conv2dGeometry& g, Precision precision) {
   if (has_backend(Backend::cudnn)) {
     const bool thin = g.groups == 1 && g.stride == 1 && g.c_out <= 3 && g.c_in >= 16 && g.kernel_y * g.kernel_x > 1;
     return pass == Pass::forward && thin ? Backend::kokkos : Backend::cudnn;
   }
   if (!has_backend(Backend::onednn)) return Backend::kokkos;
   if (precision == Precision::bfloat16) return Backend::onednn;
-#ifdef UMBRIEL_WITH_ONEDNN
-  if (pass == Pass::forward && suits_winograd(g, output)) return Backend::onednn;
+#ifdef UMBRIEL_CONVOLVE_ON_HOST
+  if (pass != Pass::weights && suits_winograd(g)) return Backend::kokkos;
 #endif
   const bool depthwise = g.groups > 1 && g.groups == g.c_in && g.groups == g.c_out;
   if (depthwise) return Backend::onednn;
@@ -175,8 +175,7 @@ Conv2d::Conv2d(const Conv2dGeometry& geometry, Extents input, bool training, Bac
   plan_->training = training;
   std::array<Passes, backend_names.size()> passes;
   for (const Pass pass : {Pass::forward, Pass::data, Pass::weights}) {
-    const Backend chosen =
-        backend == Backend::automatic ? preferred(pass, geometry, plan_->output, precision) : backend;
+    const Backend chosen = backend == Backend::automatic ? preferred(pass, geometry, precision) : backend;
     plan_->chosen[Plan::index(pass)] = chosen;
     Passes& of_backend = passes[Plan::index(chosen)];
     if (pass == Pass::forward) of_backend.forward = true;

@@ -8,6 +8,8 @@
 // read a small copy of their surroundings with the padding in it. Bias, residual and activation are applied before the
 // one store.
 //
+// Kernels of 3 x 3 and 2 x 2 go by Winograd's algorithm instead (conv2d_winograd.cpp).
+//
 // Gradient of the input. The same kernel with turned weights; a stride s makes s * s such convolutions, one for each
 // remainder of the coordinates.
 //
@@ -18,53 +20,23 @@
 // Layers with one to three output channels fill vectors with (kx, ci) instead, and depthwise layers with channels.
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "umbriel/core/loops.hpp"
 #include "umbriel/core/views.hpp"
 #include "umbriel/ops/activation_math.hpp"
+#include "umbriel/ops/conv2d_host.hpp"
 #include "umbriel/ops/conv2d_implementation.hpp"
+#include "umbriel/ops/conv2d_winograd.hpp"
 
 namespace umbriel {
 namespace {
 
-// Accumulators, a row of weights and a broadcast value fill the register file.
-#if defined(__AVX512F__)
-constexpr int lanes = 16, tile_pixels = 12;
-#elif defined(__AVX__)
-constexpr int lanes = 8, tile_pixels = 6;
-#elif defined(__aarch64__)
-constexpr int lanes = 4, tile_pixels = 12;
-#else
-constexpr int lanes = 4, tile_pixels = 6;
-#endif
-constexpr int tile_vectors = 2;
+using namespace host;
+
 constexpr int thin_channels = 3;  ///< at most so many outputs make a thin layer
-
-using Vector = float __attribute__((vector_size(4 * lanes)));
-
-constexpr int blocks_of(int count, int size) { return (count + size - 1) / size; }
-constexpr int rounded_up(int count, int size) { return blocks_of(count, size) * size; }
-
-inline Vector load(const float* from) {
-  Vector v;
-  std::memcpy(&v, from, sizeof(v));
-  return v;
-}
-inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof(v)); }
-/// The first `count` lanes, and zeros.
-inline Vector load_first(const float* from, int count) {
-  Vector v = {};
-  if (count >= lanes) return load(from);
-  for (int i = 0; i < count; ++i) v[i] = from[i];
-  return v;
-}
-inline void store_first(float* to, Vector v, int count) {
-  if (count >= lanes) return store(to, v);
-  for (int i = 0; i < count; ++i) to[i] = v[i];
-}
 
 /// What a kernel needs to know of one tile.
 struct Tile {
@@ -216,24 +188,8 @@ constexpr std::array thin_kernels = {thin_tile_kernels<1>(std::make_integer_sequ
                                      thin_tile_kernels<2>(std::make_integer_sequence<int, tile_pixels>()),
                                      thin_tile_kernels<3>(std::make_integer_sequence<int, tile_pixels>())};
 
-/// Map coordinate of padded coordinate i, or -1 for a zero.
-inline int inside(int i, int extent, bool periodic) {
-  if (i >= 0 && i < extent) return i;
-  if (!periodic) return -1;
-  const int r = i % extent;
-  return r < 0 ? r + extent : r;
-}
-
-/// A convolution of stride `step` from a source map to every `place`-th pixel of a target map:
-///   target[first_y + place j, first_x + place i] = f(sum of source[step j + origin_y + ky, step i + origin_x + kx] w)
-struct Correlation {
-  int groups, in, out;  ///< channels of a group
-  int source_h, source_w;
-  bool periodic;
-  int taps_y, taps_x, step, origin_y, origin_x;
-  int count_y, count_x;  ///< outputs
-  int first_y, first_x, place;
-
+/// A correlation term by term.
+struct DirectSum : Correlation {
   View1<float> weights = {};  ///< see pack
   View2<float> patches = {};  ///< [thread, ...]: surroundings of a tile
 
@@ -402,9 +358,9 @@ struct Correlation {
   }
 };
 
-/// One thread's share of a correlation's rows.
-struct CorrelationRows {
-  Correlation job;
+/// One thread's share of the rows.
+struct DirectRows {
+  DirectSum job;
   ConstActivations source;
   const float* bias;
   ConstActivations residual;
@@ -429,6 +385,32 @@ struct CorrelationRows {
                     bias ? bias + group * job.out : nullptr, skip, activation,
                     target.samples(n, 1).channels(group * job.out, job.out), patch);
       }
+    }
+  }
+};
+
+/// A correlation and the code for it: one of the two.
+struct Job {
+  Correlation shape;
+  std::optional<DirectSum> direct;
+  std::optional<Winograd> winograd;
+
+  Job(const Correlation& s, int threads) : shape(s) {
+    if (Winograd::suits(s.taps_y, s.taps_x, s.step, s.groups, s.in, s.out)) {
+      winograd.emplace(s, threads);
+    } else {
+      direct.emplace(DirectSum{s});
+      direct->plan(threads);
+    }
+  }
+
+  /// @param value  value(ky, kx, group, ci, co): a weight
+  template <class Value>
+  void pack(const Value& value) const {
+    if (winograd) {
+      winograd->pack(value);
+    } else {
+      direct->pack(value);
     }
   }
 };
@@ -544,7 +526,6 @@ struct WeightGradient {
   View1<float> x;                   ///< [row, padded x, c_in]: padded input of a block
   View1<float> dy;                  ///< [row, x, group, padded_out]: where channels do not fill vectors
   View1<double> sums;               ///< [group, ky, kx, ci, padded_out]
-  View1<double> bias_sums;          ///< [c_out]
 
   WeightGradient(const Conv2dGeometry& geometry, Extents input)
       : g(geometry),
@@ -566,7 +547,6 @@ struct WeightGradient {
     }
     sums = View1<double>("umbriel::conv2d_weight_sums",
                          static_cast<std::int64_t>(g.groups) * g.kernel_y * g.kernel_x * in * padded_out);
-    bias_sums = View1<double>("umbriel::conv2d_bias_sums", g.c_out);
   }
 
   bool depthwise() const { return g.groups > 1 && in == 1 && out == 1; }
@@ -657,18 +637,23 @@ struct WeightGradient {
     }
   }
 
-  void add_bias(ConstActivations sample, int first, int rows) const {
-    for (int row = first; row < first + rows; ++row) {
-      for (int begin = 0; begin < g.c_out; begin += 4 * lanes) {
-        const int count = std::min(4 * lanes, g.c_out - begin);
-        float row_sums[4 * lanes] = {};
-        for (int i = 0; i < out_w; ++i) {
-          const float* from = &sample(0, row, i, begin);
-          for (int c = 0; c < count; ++c) row_sums[c] += from[c];
-        }
-        for (int c = 0; c < count; ++c) bias_sums(begin + c) += static_cast<double>(row_sums[c]);
+  void clear(const Space& space) const { Kokkos::deep_copy(space, sums, 0.0); }
+
+  /// Adds a sample's part.
+  void add(const Space& space, ConstActivations input, ConstActivations gradients) const {
+    for (int first = 0; first < out_h; first += block_rows) {
+      const int rows = std::min(block_rows, out_h - first);
+      Kokkos::parallel_for("umbriel::conv2d_copy_rows",
+                           Range(space, 0, static_cast<std::int64_t>(rows - 1) * g.stride + g.kernel_y),
+                           [&](std::int64_t row) { copy_input(input, first, row); });
+      if (padded_out != out) {
+        Kokkos::parallel_for("umbriel::conv2d_copy_gradients", Range(space, 0, rows),
+                             [&](std::int64_t row) { copy_gradients(gradients, first, row); });
       }
+      Kokkos::parallel_for("umbriel::conv2d_backward_weights", Range(space, 0, tiles()),
+                           [&](std::int64_t tile) { run_tile(gradients, first, rows, tile); });
     }
+    space.fence();
   }
 
   void finish(float* dweights, bool accumulate) const {
@@ -684,6 +669,23 @@ struct WeightGradient {
   }
 };
 
+/// Adds all pixels, [c]: rows in float32, one row to the next in float64.
+void add_rows(ConstActivations values, double* sums) {
+  constexpr int width = 4 * lanes;
+  const Extents e = values.extents;
+  for (std::int64_t row = 0; row < static_cast<std::int64_t>(e.n) * e.h; ++row) {
+    for (int begin = 0; begin < e.c; begin += width) {
+      const int count = std::min(width, e.c - begin);
+      float row_sums[width] = {};
+      for (int i = 0; i < e.w; ++i) {
+        const float* from = values.pixel(row * e.w + i) + begin;
+        for (int c = 0; c < count; ++c) row_sums[c] += from[c];
+      }
+      for (int c = 0; c < count; ++c) sums[begin + c] += static_cast<double>(row_sums[c]);
+    }
+  }
+}
+
 class HostConv2d final : public Conv2d::Implementation {
  public:
   HostConv2d(const Conv2dGeometry& geometry, Extents input, const Passes& passes)
@@ -691,10 +693,9 @@ class HostConv2d final : public Conv2d::Implementation {
     const int out_h = geometry.output_height(input.h), out_w = geometry.output_width(input.w);
     const int in = geometry.c_in / geometry.groups, out = geometry.c_out / geometry.groups;
     const bool periodic = geometry.padding == Padding::periodic;
-    if (passes.forward) {
-      forward_.push_back({geometry.groups, in, out, input.h, input.w, periodic, geometry.kernel_y, geometry.kernel_x,
-                          geometry.stride, -geometry.pad_y, -geometry.pad_x, out_h, out_w, 0, 0, 1});
-    }
+    const Correlation shape{geometry.groups, in, out, input.h, input.w, periodic, geometry.kernel_y, geometry.kernel_x,
+                            geometry.stride, -geometry.pad_y, -geometry.pad_x, out_h, out_w, 0, 0, 1};
+    if (passes.forward) forward_.emplace_back(shape, threads_);
     if (passes.data) {
       const int s = geometry.stride;
       if (periodic && (input.h != s * out_h || input.w != s * out_w)) {
@@ -702,13 +703,16 @@ class HostConv2d final : public Conv2d::Implementation {
         irregular_data_ = make_portable_conv2d(geometry, input, {false, true, false});
       } else {
         for (int ry = 0; ry < std::min(s, input.h); ++ry) {
-          for (int rx = 0; rx < std::min(s, input.w); ++rx) data_.push_back(turned(input, out_h, out_w, ry, rx));
+          for (int rx = 0; rx < std::min(s, input.w); ++rx) data_.emplace_back(turned(input, out_h, out_w, ry, rx), threads_);
         }
       }
     }
-    for (Correlation& job : forward_) job.plan(threads_);
-    for (Correlation& job : data_) job.plan(threads_);
-    if (passes.weights) gradient_ = std::make_unique<WeightGradient>(geometry, input);
+    if (passes.weights) bias_sums_ = View1<double>("umbriel::conv2d_bias_sums", geometry.c_out);
+    if (passes.weights && WinogradGradient::suits(shape)) {
+      winograd_gradient_ = std::make_unique<WinogradGradient>(shape);
+    } else if (passes.weights) {
+      gradient_ = std::make_unique<WeightGradient>(geometry, input);
+    }
   }
 
   void set_weights(const Space& space, const float* weights) override {
@@ -717,12 +721,12 @@ class HostConv2d final : public Conv2d::Implementation {
     const auto at = [&](int ky, int kx, int group, int ci, int co) {
       return weights[((static_cast<std::int64_t>(ky) * g_.kernel_x + kx) * in + ci) * g_.c_out + group * out + co];
     };
-    for (const Correlation& job : forward_) job.pack(at);
-    for (const Correlation& job : data_) {
-      const int first_ky = (job.first_y + g_.pad_y) % g_.stride, first_kx = (job.first_x + g_.pad_x) % g_.stride;
+    for (const Job& job : forward_) job.pack(at);
+    for (const Job& job : data_) {
+      const Correlation& s = job.shape;
+      const int first_ky = (s.first_y + g_.pad_y) % g_.stride, first_kx = (s.first_x + g_.pad_x) % g_.stride;
       job.pack([&](int ty, int tx, int group, int co, int ci) {
-        return at(first_ky + g_.stride * (job.taps_y - 1 - ty), first_kx + g_.stride * (job.taps_x - 1 - tx), group, ci,
-                  co);
+        return at(first_ky + g_.stride * (s.taps_y - 1 - ty), first_kx + g_.stride * (s.taps_x - 1 - tx), group, ci, co);
       });
     }
     if (irregular_data_) irregular_data_->set_weights(space, weights);
@@ -735,37 +739,29 @@ class HostConv2d final : public Conv2d::Implementation {
 
   void backward_data(const Space& space, ConstActivations dy, Activations dx, bool accumulate) const override {
     if (irregular_data_) return irregular_data_->backward_data(space, dy, dx, accumulate);
-    for (const Correlation& job : data_) {
+    for (const Job& job : data_) {
       run(space, job, dy, nullptr, accumulate ? ConstActivations(dx) : ConstActivations(), Activation::none, dx);
     }
   }
 
   void backward_weights(const Space& space, ConstActivations x, ConstActivations dy, float* dweights, float* dbias,
                         bool accumulate) const override {
-    const WeightGradient& job = *gradient_;
     space.fence();
-    Kokkos::deep_copy(space, job.sums, 0.0);
-    Kokkos::deep_copy(space, job.bias_sums, 0.0);
-    for (int n = 0; n < x.extents.n; ++n) {
-      const ConstActivations input = x.samples(n, 1), gradients = dy.samples(n, 1);
-      for (int first = 0; first < job.out_h; first += job.block_rows) {
-        const int rows = std::min(job.block_rows, job.out_h - first);
-        Kokkos::parallel_for("umbriel::conv2d_copy_rows",
-                             Range(space, 0, static_cast<std::int64_t>(rows - 1) * g_.stride + g_.kernel_y),
-                             [&](std::int64_t row) { job.copy_input(input, first, row); });
-        if (job.padded_out != job.out) {
-          Kokkos::parallel_for("umbriel::conv2d_copy_gradients", Range(space, 0, rows),
-                               [&](std::int64_t row) { job.copy_gradients(gradients, first, row); });
-        }
-        Kokkos::parallel_for("umbriel::conv2d_backward_weights", Range(space, 0, job.tiles()),
-                             [&](std::int64_t tile) { job.run_tile(gradients, first, rows, tile); });
-        if (dbias) job.add_bias(gradients, first, rows);
-      }
+    Kokkos::deep_copy(space, bias_sums_, 0.0);
+    const auto sum_samples = [&](const auto& gradient) {
+      gradient.clear(space);
+      for (int n = 0; n < x.extents.n; ++n) gradient.add(space, x.samples(n, 1), dy.samples(n, 1));
+      gradient.finish(dweights, accumulate);
+    };
+    if (winograd_gradient_) {
+      sum_samples(*winograd_gradient_);
+    } else {
+      sum_samples(*gradient_);
     }
-    space.fence();
-    job.finish(dweights, accumulate);
-    for (int c = 0; dbias && c < g_.c_out; ++c) {
-      const auto sum = static_cast<float>(job.bias_sums(c));
+    if (!dbias) return;
+    add_rows(dy, bias_sums_.data());
+    for (int c = 0; c < g_.c_out; ++c) {
+      const auto sum = static_cast<float>(bias_sums_(c));
       dbias[c] = accumulate ? dbias[c] + sum : sum;
     }
   }
@@ -796,20 +792,32 @@ class HostConv2d final : public Conv2d::Implementation {
             s};
   }
 
-  void run(const Space& space, const Correlation& job, ConstActivations source, const float* bias,
+  void run(const Space& space, const Job& job, ConstActivations source, const float* bias,
            ConstActivations residual, Activation activation, Activations target) const {
-    Kokkos::parallel_for("umbriel::conv2d_correlate", Range(space, 0, threads_),
-                         CorrelationRows{job, source, bias, residual, activation, target, threads_});
+    if (job.winograd) {
+      Kokkos::parallel_for("umbriel::conv2d_winograd", Range(space, 0, threads_), [&](std::int64_t thread) {
+        job.winograd->run(static_cast<int>(thread), source, bias, residual, activation, target);
+      });
+    } else {
+      Kokkos::parallel_for("umbriel::conv2d_direct", Range(space, 0, threads_),
+                           DirectRows{*job.direct, source, bias, residual, activation, target, threads_});
+    }
   }
 
   Conv2dGeometry g_;
   int threads_;
-  std::vector<Correlation> forward_, data_;  ///< one; one for each remainder modulo the stride
+  std::vector<Job> forward_, data_;  ///< one; one for each remainder modulo the stride
   std::unique_ptr<Conv2d::Implementation> irregular_data_;
-  std::unique_ptr<WeightGradient> gradient_;
+  std::unique_ptr<WeightGradient> gradient_;  ///< or the next
+  std::unique_ptr<WinogradGradient> winograd_gradient_;
+  View1<double> bias_sums_;  ///< [c_out]
 };
 
 }  // namespace
+
+bool suits_winograd(const Conv2dGeometry& g) {
+  return Winograd::suits(g.kernel_y, g.kernel_x, g.stride, g.groups, g.c_in, g.c_out);
+}
 
 std::unique_ptr<Conv2d::Implementation> make_host_conv2d(const Conv2dGeometry& geometry, Extents input,
                                                          const Passes& passes) {

@@ -3,22 +3,15 @@
 // Primitives are made for one sample and run over the batch, so that a sample's bits cannot depend on the batch. The
 // fast implementations want dense arrays and zero padding: periodic maps and channel slices are copied into a dense,
 // padded array of one sample first, which costs a percent or two. oneDNN chooses the layout of the weights.
-//
-// Wide 3 x 3 layers of large maps run by Winograd's algorithm F(4 x 4, 3 x 3) (Lavin & Gray 2016, arXiv 1509.09308): 36
-// products for 16 pixels in place of 144. oneDNN has it for a layout of its own in blocks of 16 channels, to which maps
-// are brought and from which they come back. Errors are still a few 1e-6 of the largest output. Its order of sums
-// depends on the number of threads, so that only kernels without threads use it.
 #include <dnnl.hpp>
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
-#include <algorithm>
 #include <array>
 #include <cstring>
 #include <map>
-#include <type_traits>
 #include <utility>
 
 #include "umbriel/core/check.hpp"
@@ -31,9 +24,9 @@ namespace {
 using Desc = dnnl::memory::desc;
 using Dims = dnnl::memory::dims;
 
-/// Left alone oneDNN takes an OpenMP thread a core whatever Kokkos does: two ranks on a machine, with a serial Kokkos
-/// each, would then wait for each other's threads. It gets as many as the kernels have. The setting is the calling
-/// thread's own, and primitives must be made and run under the same.
+/// Left alone oneDNN takes an OpenMP thread a core whatever Kokkos does: two ranks on a machine, with a serial Kokkos each,
+/// would then wait for each other's threads. It gets as many as the kernels have. The setting is the calling thread's
+/// own, and primitives must be made and run under the same.
 void use_threads_of_kernels() {
 #ifdef _OPENMP
   static const int threads = static_cast<int>(Space().concurrency());
@@ -176,30 +169,18 @@ class OneDnnConv2d final : public Conv2d::Implementation {
 
   void forward(const Space& space, ConstActivations x, const float* bias, ConstActivations residual,
                Activation activation, Activations y) const override {
-    const bool fuses = !winograd() || activation == Activation::none || activation == Activation::relu;
     const dnnl::primitive& primitive = checked([&]() -> const dnnl::primitive& {
-      return forward_primitive({bias != nullptr, static_cast<bool>(residual), fuses ? activation : Activation::none});
+      return forward_primitive({bias != nullptr, static_cast<bool>(residual), activation});
     });
     for (int n = 0; n < x.extents.n; ++n) {
       const float* source = staged_input(space, x.samples(n, 1));
       const Activations target = y.dense() ? y.samples(n, 1) : Activations(staged_y_.data(), output_);
       if (residual && residual.samples(n, 1).data != target.data) copy(space, residual.samples(n, 1), target);
       space.fence();
-      if (winograd()) {
-        rearrange(to_blocks_x_, x_memory_, source, blocked_x_, nullptr);
-        if (residual) rearrange(to_blocks_y_, y_memory_, target.data, blocked_y_, nullptr);
-        run(primitive, {{{DNNL_ARG_SRC, &blocked_x_, nullptr},
-                         {DNNL_ARG_WEIGHTS, &forward_weights_, nullptr},
-                         {DNNL_ARG_BIAS, &bias_memory_, bias},
-                         {DNNL_ARG_DST, &blocked_y_, nullptr}}});
-        rearrange(from_blocks_y_, blocked_y_, nullptr, y_memory_, target.data);
-      } else {
-        run(primitive, {{as_factor(DNNL_ARG_SRC, x_memory_, source),
-                         {DNNL_ARG_WEIGHTS, &forward_weights_, nullptr},
-                         {DNNL_ARG_BIAS, &bias_memory_, bias},
-                         {DNNL_ARG_DST, &y_memory_, target.data}}});
-      }
-      if (!fuses) activate(space, activation, target, target);
+      run(primitive, {{as_factor(DNNL_ARG_SRC, x_memory_, source),
+                       {DNNL_ARG_WEIGHTS, &forward_weights_, nullptr},
+                       {DNNL_ARG_BIAS, &bias_memory_, bias},
+                       {DNNL_ARG_DST, &y_memory_, target.data}}});
       if (!y.dense()) copy(space, target, y.samples(n, 1));
     }
   }
@@ -271,12 +252,6 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     });
   }
 
-  void rearrange(const dnnl::primitive& reorder, dnnl::memory& from, const float* source, dnnl::memory& to,
-                 const float* target) const {
-    run(reorder,
-        {{{DNNL_ARG_FROM, &from, source}, {DNNL_ARG_TO, &to, target}, {0, nullptr, nullptr}, {0, nullptr, nullptr}}});
-  }
-
   /// An array of which products are made: rounded first where those are not float32.
   Argument as_factor(int key, dnnl::memory& memory, const float* data) const {
     if (factors_ == dnnl::memory::data_type::f32) return {key, &memory, data};
@@ -346,13 +321,13 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     dnnl::primitive_attr attributes;
     attributes.set_post_ops(fused);
     if (fusion.bias) {
-      return {{dnnl::prop_kind::forward_inference, algorithm_, forward_x_, weights, bias_desc(), forward_y_, strides(),
-               padding(), far_padding()},
+      return {{dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, factor(padded_), weights,
+               bias_desc(), y_, strides(), padding(), far_padding()},
               attributes,
               processor()};
     }
-    return {{dnnl::prop_kind::forward_inference, algorithm_, forward_x_, weights, forward_y_, strides(), padding(),
-             far_padding()},
+    return {{dnnl::prop_kind::forward_inference, dnnl::algorithm::convolution_direct, factor(padded_), weights, y_,
+             strides(), padding(), far_padding()},
             attributes,
             processor()};
   }
@@ -369,13 +344,6 @@ class OneDnnConv2d final : public Conv2d::Implementation {
       round_x_ = dnnl::reorder(x_memory_, rounded_x_);
       round_y_ = dnnl::reorder(y_memory_, rounded_y_);
     }
-    algorithm_ = dnnl::algorithm::convolution_direct;
-    forward_x_ = factor(padded_);
-    forward_y_ = y_;
-    // Primitives of gradients are made with a direct forward one as their model.
-    const bool only_forward = passes.forward && !passes.data && !passes.weights;
-    const bool may = only_forward && factors_ == dnnl::memory::data_type::f32;
-    if (may && suits_winograd(g_, output_) && plan_winograd()) return;
     if (passes.forward) plan_forward();
     if (passes.data) plan_backward_data();
     if (passes.weights) plan_backward_weights();
@@ -385,35 +353,6 @@ class OneDnnConv2d final : public Conv2d::Implementation {
     const auto desc = forward_desc({false, false, Activation::none}, any_weights(factors_));
     forward_weights_ = dnnl::memory(desc.weights_desc(), processor());
   }
-
-  /// @return false where this processor or this oneDNN does not have it
-  bool plan_winograd() {
-    try {
-      const auto any = [](Extents e) {
-        return Desc({1, e.c, e.h, e.w}, dnnl::memory::data_type::f32, dnnl::memory::format_tag::any);
-      };
-      algorithm_ = dnnl::algorithm::convolution_winograd;
-      forward_x_ = any(padded_);
-      forward_y_ = any(output_);
-      const auto desc = forward_desc({true, true, Activation::relu}, any_weights(factors_));
-      forward_x_ = desc.src_desc();
-      forward_y_ = desc.dst_desc();
-      forward_weights_ = dnnl::memory(desc.weights_desc(), processor());
-    } catch (const dnnl::error& error) {
-      if (error.status != dnnl_unimplemented) throw;
-      algorithm_ = dnnl::algorithm::convolution_direct;
-      forward_x_ = x_;
-      forward_y_ = y_;
-      return false;
-    }
-    blocked_x_ = dnnl::memory(forward_x_, processor());
-    blocked_y_ = dnnl::memory(forward_y_, processor());
-    to_blocks_x_ = dnnl::reorder(x_memory_, blocked_x_);
-    to_blocks_y_ = dnnl::reorder(y_memory_, blocked_y_);
-    from_blocks_y_ = dnnl::reorder(blocked_y_, y_memory_);
-    return true;
-  }
-  bool winograd() const { return algorithm_ == dnnl::algorithm::convolution_winograd; }
 
   /// Made at the first call that fuses so: of the dozens of combinations a layer uses one or two.
   const dnnl::primitive& forward_primitive(const Fusion& fusion) const {
@@ -451,30 +390,17 @@ class OneDnnConv2d final : public Conv2d::Implementation {
   dnnl::memory::data_type factors_ = dnnl::memory::data_type::f32;  ///< of products; sums and results are float32
   Extents padded_, output_;                                         ///< of one sample
   Desc x_, y_, plain_weights_;
-  dnnl::algorithm algorithm_ = dnnl::algorithm::convolution_direct;  ///< of the forward pass
-  Desc forward_x_, forward_y_;
   Dims weights_dims_;
   // Memory objects hold the pointers of the call being made: a layer serves one call at a time.
   mutable dnnl::memory x_memory_, y_memory_, rounded_x_, rounded_y_, bias_memory_, forward_weights_, data_weights_,
-      weights_gradient_, plain_gradient_, blocked_x_, blocked_y_;
+      weights_gradient_, plain_gradient_;
   mutable std::map<Fusion, dnnl::primitive> forward_;
-  dnnl::primitive data_, weights_, plain_gradient_reorder_, round_x_, round_y_, to_blocks_x_, to_blocks_y_,
-      from_blocks_y_;
+  dnnl::primitive data_, weights_, plain_gradient_reorder_, round_x_, round_y_;
   View1<float> staged_x_, staged_y_, plain_;
   View1<double> sums_;
 };
 
 }  // namespace
-
-bool suits_winograd(const Conv2dGeometry& g, Extents output) {
-#ifdef KOKKOS_ENABLE_SERIAL
-  constexpr bool serial = std::is_same_v<Space, Kokkos::Serial>;
-#else
-  constexpr bool serial = false;
-#endif
-  return serial && g.kernel_y == 3 && g.kernel_x == 3 && g.stride == 1 && g.groups == 1 && g.c_in % 16 == 0 &&
-         g.c_out % 16 == 0 && std::min(g.c_in, g.c_out) >= 48 && output.h * output.w >= 1600;
-}
 
 std::unique_ptr<Conv2d::Implementation> make_onednn_conv2d(const Conv2dGeometry& geometry, Extents input,
                                                            const Passes& passes, Precision precision) {

@@ -46,6 +46,13 @@ std::vector<Case> cases() {
       make(3, 3, 64, 64, 1, 1, 1, periodic, 1, 9, 45),   //
       make(3, 3, 19, 37, 1, 1, 1, zeros, 1, 7, 13),      // no multiple of anything
       make(3, 3, 5, 130, 1, 1, 1, periodic, 1, 5, 6),    //
+      make(3, 3, 16, 24, 1, 0, 2, zeros, 1, 14, 23),     // small kernels with other padding
+      make(3, 3, 48, 16, 1, 2, 2, periodic, 1, 6, 7),    //
+      make(3, 3, 35, 16, 1, 1, 1, zeros, 1, 33, 34),     // maps of many tiles
+      make(3, 3, 16, 52, 1, 1, 1, periodic, 1, 46, 25),  //
+      make(2, 2, 33, 40, 1, 1, 1, zeros, 1, 11, 26),     //
+      make(2, 2, 16, 48, 1, 0, 1, periodic, 1, 9, 10),   //
+      make(5, 5, 20, 40, 1, 2, 2, zeros, 1, 7, 15),      //
       make(1, 1, 32, 64, 1, 0, 0, zeros, 1, 6, 29),      //
       make(1, 1, 7, 3, 2, 0, 0, zeros, 1, 7, 9),         //
       make(7, 7, 3, 32, 1, 3, 3, zeros, 1, 16, 31),      // thin in
