@@ -560,15 +560,21 @@ Tuning::Outcome Tuning::work() {
     std::vector<bool> known;
     for (std::size_t i = first; i < end; ++i) known.push_back(trials_[i].finished());
     bool stopped = false;
+    const auto own_log = [&] {  // in place of the trial's
+      log::stop();
+      log::start(comm_.rank(), output_ + ".log.jsonl");
+    };
     comm_.together([&] {
       if (mine >= end || known[mine - first]) return;
-      {
-        const log::Quiet quiet;
+      const log::Quiet quiet;
+      try {
         stopped = !train_trial(mine);
+      } catch (...) {
+        own_log();
+        throw;
       }
-      log::stop();  // of the trial
+      own_log();
     });
-    comm_.together([&] { log::start(comm_.rank(), output_ + ".log.jsonl"); });
     // What the first rank of a group knows of its trial, all learn.
     for (std::size_t i = first; i < end; ++i) {
       const int root = static_cast<int>(i - first) * settings_.ranks_per_trial;
