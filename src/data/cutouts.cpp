@@ -34,12 +34,13 @@ struct Bands {
   }
 };
 
-/// Points on the edge of a patch, and beyond it by what interpolation reaches: a part boundary that crosses the patch
-/// passes between two of them.
+/// Points on the edge of a patch, and beyond it by what interpolation reaches. Parts are bounded by great circles,
+/// straight lines on the plane: what of another part reaches into the patch reaches a corner or takes a good piece of
+/// an edge.
 std::vector<std::array<double, 2>> outline(const HealpixPixels& pixels, const PatchCentre& centre,
                                            const PatchGrid& grid) {
   const double half = 0.5 * grid.size_deg + 3 * pixels.pixel_deg() / std::pow(std::cos(grid.radius_deg() * degree), 2);
-  const int n = 64;
+  const int n = 16;
   std::vector<std::array<double, 2>> points;
   for (int i = 0; i < n; ++i) {
     const double along = -half + 2 * half * i / n;
