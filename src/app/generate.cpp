@@ -13,16 +13,21 @@ ExitCode run_generate(const CommandLine& line) {
   std::unique_ptr<MapGenerator> generator;
   const Space space;
   line.comm.together([&] {
-    require(line.arguments == std::vector<std::string>{"kappa"}, ExitCode::usage,
-            "umbriel cannot generate " + line.arguments.front(), "umbriel generate", "the target there is: kappa");
-    series.command = "generate kappa";
+    const std::string target = line.arguments.front();
+    require(target == "kappa" || target == "dust", ExitCode::usage, "umbriel cannot generate " + target,
+            "umbriel generate", "the targets there are: kappa, dust");
+    series.command = "generate " + target;
     series.doing = "generating";
-    series.dataset = "/generated/kappa";
+    series.dataset = "/generated/" + target;
     series.output = read_output(config);
     series.seed = read_seed(config);
     series.samples = config.integer("generate.samples", 1, 1, std::int64_t{1} << 31);
     const std::string path = config.path("generate.model");
     const GenerativeModelRecord record = GenerativeModelRecord::load(path);
+    require(target == "dust" || !record.field.standardised, ExitCode::usage,
+            "the model's maps are standardised, and no convergence", path, "generate dust");
+    if (target == "dust")
+      series.long_name = record.field.standardised ? "dust, in units of the map's deviation" : "dust";
     series.inputs.push_back({path, sha256_of_file(path)});
     series.grid = record.grid;
     series.pixel_arcmin = record.pixel_arcmin;

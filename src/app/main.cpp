@@ -38,7 +38,7 @@ constexpr Command commands[] = {
     {"train", "learn a prior, or a model that makes maps, from simulated or observed maps",
      "Example: mpirun -n 2 umbriel train score jobs/configs/prior.toml\n"
      "The same command resumes a run that was stopped (exit code 75).",
-     umbriel::run_train, Command::Takes::target_and_config, "what to train: score, flow, diffusion"},
+     umbriel::run_train, Command::Takes::target_and_config, "what to train: score, flow, diffusion, vae"},
     {"tune", "search for the settings of a training with the least validation loss",
      "Example: mpirun -n 2 umbriel tune jobs/configs/tune_flow.toml\n"
      "The same command resumes a search that was stopped (exit code 75).",
@@ -46,7 +46,20 @@ constexpr Command commands[] = {
     {"generate", "make new maps with a trained model",
      "Example: mpirun -n 2 umbriel generate kappa --set generate.model=flow.safetensors --set generate.samples=10000\n"
      "The same command resumes a run that was stopped (exit code 75).",
-     umbriel::run_generate, Command::Takes::target_and_config, "what to generate: kappa"},
+     umbriel::run_generate, Command::Takes::target_and_config, "what to generate: kappa, dust"},
+    {"reconstruct", "take maps through an autoencoder and back",
+     "Example: umbriel reconstruct --set reconstruct.model=dust.safetensors --set reconstruct.maps=patches.h5 \\\n"
+     "  --set run.output=reconstructed.h5\n"
+     "The same command resumes a run that was stopped (exit code 75).",
+     umbriel::run_reconstruct, Command::Takes::config},
+    {"interpolate", "maps on the way from one to another through an autoencoder's latent space",
+     "Example: umbriel interpolate --set interpolate.model=dust.safetensors --set interpolate.maps=patches.h5 \\\n"
+     "  --set interpolate.from=[0] --set interpolate.to=[5] --set run.output=interpolated.h5",
+     umbriel::run_interpolate, Command::Takes::config},
+    {"inpaint", "what a map is like where it was not observed, under an autoencoder of such maps",
+     "Example: mpirun -n 2 umbriel inpaint --set inpaint.model=dust.safetensors --set inpaint.maps=patches.h5 \\\n"
+     "  --set inpaint.map=3 --set inpaint.mask=mask.fits --set run.output=inpainted.h5",
+     umbriel::run_inpaint, Command::Takes::config},
     {"map", "Kaiser-Squires, Wiener and maximum-posterior maps of a survey, as FITS",
      "Example: umbriel map jobs/configs/cosmos.toml", umbriel::run_map, Command::Takes::config},
     {"sample", "sample the posterior of the convergence given a survey",
@@ -129,7 +142,7 @@ int main(int argc, char** argv) {
         ->allow_extra_args(false);
     if (command.run != umbriel::run_map && command.run != umbriel::run_stats && command.run != umbriel::run_cutouts &&
         command.run != umbriel::run_assemble && command.run != umbriel::run_covariance &&
-        command.run != umbriel::run_tune) {
+        command.run != umbriel::run_inpaint && command.run != umbriel::run_tune) {
       sub->add_flag("--override", line.override_checkpoint,
                     "go on from a checkpoint although the configuration has changed since");
     }

@@ -40,7 +40,7 @@ void save(const Communicator& comm, const MapSeries& series, Maps& maps) {
   Hdf5Writer& hdf5 = file.hdf5();
   hdf5.write_sharded<std::int64_t>({"/index", {}, "1", "index of the map"}, {part.total}, part.first, part.count,
                                    indices.data());
-  hdf5.write_sharded<float>({"/kappa", {}, "1", "convergence"}, {part.total, maps.pixels}, part.first, part.count,
+  hdf5.write_sharded<float>({"/kappa", {}, "1", series.long_name}, {part.total, maps.pixels}, part.first, part.count,
                             rows.data());
   hdf5.attribute("/", "schema_version", static_cast<std::int64_t>(schema_version));
   hdf5.attribute("/", "command", command);
@@ -122,11 +122,12 @@ ExitCode draw_series(const CommandLine& line, const Stopwatch& watch, const MapS
   ResultFile result(series.output, comm, series.command);
   result.write_map_axes(grid, series.pixel_arcmin);
   result.write_index_axis("sample", static_cast<std::uint64_t>(series.samples), "index of the map");
-  result.hdf5().write_sharded<float>({series.dataset, {"sample", "y", "x"}, "1", "convergence"},
+  result.hdf5().write_sharded<float>({series.dataset, {"sample", "y", "x"}, "1", series.long_name},
                                      {static_cast<std::uint64_t>(series.samples),
                                       static_cast<std::uint64_t>(grid.height), static_cast<std::uint64_t>(grid.width)},
                                      static_cast<std::uint64_t>(shard.first), static_cast<std::uint64_t>(shard.count),
                                      maps.values.data());
+  if (series.more) series.more(result, shard, maps.values);
   result.write_provenance(line.config, static_cast<std::int64_t>(series.seed), series.inputs, watch.seconds());
   result.commit();
   comm.together([&] {

@@ -1,4 +1,4 @@
-/// Maps drawn one by one, sharded over ranks: what `simulate kappa` and `generate` have in common.
+/// Maps drawn one by one, sharded over ranks: what `simulate kappa`, `generate`, `reconstruct` and others have in common.
 #pragma once
 
 #include <functional>
@@ -15,6 +15,7 @@ struct MapSeries {
   std::string command;  ///< "simulate kappa"
   std::string doing;    ///< "simulating"
   std::string dataset;  ///< "/simulation/kappa"
+  std::string long_name = "convergence";
   std::string output;
   std::string identity;  ///< what a checkpoint must agree with
   RunLimits limits;
@@ -26,6 +27,8 @@ struct MapSeries {
   int batch = 16;  ///< maps drawn at once
   /// out[i] <- map first + i, i < n <= batch; a function of that number alone.
   std::function<void(std::int64_t first, int n, const MapBatch& out)> draw;
+  /// Writes what else belongs into the result, given this rank's maps [map of the shard, y, x]. Collective; may be none.
+  std::function<void(ResultFile& result, const ShardRange& shard, const std::vector<float>& maps)> more;
 };
 
 /// Draws the maps and writes the result, with checkpoints of what is drawn in between. Collective.

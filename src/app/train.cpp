@@ -14,6 +14,7 @@
 #include "umbriel/models/diffusion.hpp"
 #include "umbriel/models/flow_model.hpp"
 #include "umbriel/models/score_task.hpp"
+#include "umbriel/models/vae.hpp"
 #include "umbriel/nn/initialise.hpp"
 
 namespace umbriel {
@@ -137,6 +138,14 @@ Target make_target(const std::string& name, const Communicator& comm, const Conf
       task.flow().initialise(seed, scheme);
     });
   }
+  if (name == "vae") {
+    Target target = maps_target<VaeTask>(
+        comm, config, compute,
+        [](const VaeTask& task, std::uint64_t seed, auto scheme) { nn::initialise(task.parameters(), seed, scheme); });
+    target.rate = 1e-4;
+    target.keep_best = false;  // running moments are those of the last weights
+    return target;
+  }
   return maps_target<DiffusionTask>(comm, config, compute,
                                     [](const DiffusionTask& task, std::uint64_t seed, auto scheme) {
                                       nn::initialise(task.parameters(), seed, scheme);
@@ -155,10 +164,10 @@ ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
   const Config& config = line.config;
   std::string output;
   comm.together([&] {
-    const std::vector<std::string> targets = {"score", "flow", "diffusion"};
+    const std::vector<std::string> targets = {"score", "flow", "diffusion", "vae"};
     require(line.arguments.size() == 1 && std::count(targets.begin(), targets.end(), line.arguments[0]) == 1,
             ExitCode::usage, "umbriel cannot train " + line.arguments.front(), "umbriel train",
-            "the targets there are: score, flow, diffusion");
+            "the targets there are: score, flow, diffusion, vae");
     output = read_output(config);
   });
   nn::Options compute;

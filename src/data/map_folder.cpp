@@ -138,7 +138,11 @@ std::vector<float> MapFolder::load(int file, std::int64_t first, Shape& shape) c
     case Kind::hdf5: {
       const Hdf5Reader reader(path);
       std::string dataset = options_.dataset;
-      if (dataset.empty()) dataset = reader.has("/generated/kappa") ? "/generated/kappa" : "/simulation/kappa";
+      if (dataset.empty()) {
+        dataset = "/simulation/kappa";
+        for (const char* name : {"/patches/map", "/generated/dust", "/generated/kappa"})
+          if (reader.has(name)) dataset = name;
+      }
       if (!reader.has(dataset)) {
         std::string known;
         for (const std::string& name : reader.datasets()) known.append(known.empty() ? "it has " : ", ").append(name);

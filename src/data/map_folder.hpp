@@ -26,7 +26,8 @@ namespace umbriel {
 class MapFolder {
  public:
   struct Options {
-    /// Of HDF5 files; empty: what `umbriel simulate kappa` writes, /simulation/kappa, or `generate`, /generated/kappa.
+    /// Of HDF5 files; empty: what `umbriel simulate kappa` writes, /simulation/kappa, or `generate`, /generated/kappa or
+    /// /generated/dust, or `cutouts`, /patches/map.
     std::string dataset;
     bool subtract_mean = false;                          ///< take from each map its mean
     std::uint64_t cache_bytes = std::uint64_t{1} << 30;  ///< memory a rank for maps read before

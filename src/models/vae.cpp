@@ -13,8 +13,6 @@ namespace umbriel {
 namespace {
 
 constexpr double log_two_pi = 1.8378770664093454836;
-/// Log-deviations of q beyond these are taken to be these.
-constexpr float least_log = -8.0f, most_log = 4.0f;
 
 /// Streams of normals for the encoder, under Purpose::training_noise.
 enum DrawStream : std::uint32_t { draw_of_example = 0, draw_of_validation = 1 };
@@ -37,7 +35,8 @@ Extents as_maps_extents(const MapBatch& maps, int n) {
 }
 
 KOKKOS_INLINE_FUNCTION float limited(float log_deviation) {
-  return log_deviation < least_log ? least_log : log_deviation > most_log ? most_log : log_deviation;
+  constexpr float low = least_log_deviation, high = most_log_deviation;
+  return log_deviation < low ? low : log_deviation > high ? high : log_deviation;
 }
 
 /// z = m + s * normal

@@ -26,6 +26,9 @@
 
 namespace umbriel {
 
+/// Log-deviations of q beyond these are taken to be these.
+inline constexpr float least_log_deviation = -8.0f, most_log_deviation = 4.0f;
+
 class Vae {
  public:
   /// Keys:
@@ -88,6 +91,7 @@ class VaeRunner {
   VaeRunner(const Vae& vae, int batch, const nn::Options& options = {});
 
   int batch() const { return batch_; }
+  Grid grid() const { return vae_.grid(); }
   /// Takes the VAE's parameters as they are now.
   void load(const Space& space);
 

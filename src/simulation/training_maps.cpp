@@ -6,6 +6,8 @@
 #include <numeric>
 #include <utility>
 
+#include "umbriel/data/cutouts.hpp"
+#include "umbriel/mpi/hdf5_file.hpp"
 #include "umbriel/mpi/sha256.hpp"
 #include "umbriel/simulation/simulate.hpp"
 
@@ -22,6 +24,17 @@ Grid size_from(const Config& config) {
           std::all_of(size.begin(), size.end(), [](double n) { return n >= 8 && n <= 65536 && n == std::floor(n); }),
       ExitCode::usage, "the size is not [width, height] in whole pixels from 8 to 65536", config.where("data.size"));
   return {static_cast<int>(size[1]), static_cast<int>(size[0])};
+}
+
+constexpr const char* split_dataset = "/patches/split";
+
+/// True if all files say themselves which maps are for training.
+bool are_divided(const MapFolder& files) {
+  const std::vector<InputFile>& inputs = files.inputs();
+  return std::all_of(inputs.begin(), inputs.end(), [](const InputFile& file) {
+    const bool hdf5 = file.path.ends_with(".h5") || file.path.ends_with(".hdf5");
+    return hdf5 && Hdf5Reader(file.path).has(split_dataset);
+  });
 }
 
 std::string text(Grid grid) { return std::to_string(grid.width) + " x " + std::to_string(grid.height); }
@@ -139,9 +152,37 @@ void TrainingMaps::read_files(const Communicator& comm, const Config& config, st
   });
 }
 
+/// As `umbriel cutouts` has divided its patches.
+void TrainingMaps::take_given_split(const Config& config) {
+  require(!config.has("data.validation_fraction"), ExitCode::usage,
+          "the files say which maps are for validation, not a fraction", config.where("data.validation_fraction"),
+          "remove it, or set data.split = \"map\"");
+  std::uint32_t map = 0;
+  for (const InputFile& file : files_->inputs()) {
+    const Hdf5Reader reader(file.path);
+    require(reader.has(split_dataset), ExitCode::input,
+            std::string("the file does not say which maps are for validation: it has no ").append(split_dataset),
+            file.path, "give patches that `umbriel cutouts` wrote, or another data.split");
+    for (const std::int32_t part : reader.read<std::int32_t>(split_dataset)) {
+      if (part == sky_training) training_.push_back(map);
+      if (part == sky_validation) validation_.push_back(map);
+      ++map;
+    }
+  }
+  require(map == files_->size(), ExitCode::input, "the files' division is not that of their maps",
+          files_->inputs().front().path, "give patches that `umbriel cutouts` wrote, or another data.split");
+  require(!training_.empty(), ExitCode::input, "no map is for training", files_->inputs().front().path,
+          "cut more patches, or divide them in another way");
+  validation_size_ = static_cast<std::int64_t>(validation_.size());
+}
+
 /// Divides the maps of the files between training and validation.
 void TrainingMaps::split(const Config& config) {
-  const bool by_file = config.choice("data.split", "map", {"map", "file"}) == "file";
+  const bool patches = !config.has("data.dataset") || config.text("data.dataset") == "/patches/map";
+  const bool divided = patches && are_divided(*files_);
+  const std::string by = config.choice("data.split", divided ? "given" : "map", {"map", "file", "given"});
+  if (by == "given") return take_given_split(config);
+  const bool by_file = by == "file";
   const double fraction = config.number("data.validation_fraction", 0.1, 0, 0.9);
   const auto units = static_cast<std::uint32_t>(by_file ? files_->inputs().size() : files_->size());
   const auto nearest = static_cast<std::uint32_t>(std::lround(fraction * units));

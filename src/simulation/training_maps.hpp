@@ -48,14 +48,16 @@ class TrainingMaps {
   ///   data.validation_maps      default 64
   /// from files:
   ///   data.maps                 a file, a folder, or a list of them (see map_folder.hpp)
-  ///   data.dataset              of HDF5 files, default /simulation/kappa or /generated/kappa
+  ///   data.dataset              of HDF5 files, default /simulation/kappa, /generated/kappa, /generated/dust or
+  ///                             /patches/map
   ///   data.patch                side in pixels of patches to cut from files that hold full skies
   ///   data.cache_gib            memory a rank for maps, default 1
   ///   data.subtract_mean        take from each whole map its mean, default false
   ///   data.crop                 cut an example at random from a larger map, default true
   ///   data.flips, data.quarter_turns   symmetries to apply at random, default true; turns only for square examples
   ///   data.split                what goes as a whole to training or validation: "map" (default), or "file" where a
-  ///                             file holds several maps of one simulation
+  ///                             file holds several maps of one simulation; or "given", as /patches/split of the files
+  ///                             says, the default for patches that `umbriel cutouts` wrote
   ///   data.validation_fraction  of the maps or files, default 0.1; at least one if not 0
   ///
   /// @param seed          of the examples, their order and the split
@@ -96,6 +98,7 @@ class TrainingMaps {
   void read_simulation(const Config& config, std::optional<Grid> size);
   void read_files(const Communicator& comm, const Config& config, std::optional<Grid> size);
   void split(const Config& config);
+  void take_given_split(const Config& config);
   void draw(Part part, std::int64_t first, int n, const MapBatch& out, const Space& space);
   std::int64_t map_of(Part part, std::int64_t index);
   void cut(Part part, std::int64_t index, float* out);

@@ -94,7 +94,7 @@ TEST(Generate, RefusesBadInput) {
       {"generate kappa --set run.output=x.h5 --set generate.model=none.safetensors", 5, 2, "none.safetensors"},
       {"generate kappa --set run.output=x.h5 --set generate.model=flow.safetensors --set generate.steps=3", 2, 1,
        "generate.steps"},
-      {"generate dust --set run.output=x.h5", 2, 1, "kappa"},
+      {"generate stars --set run.output=x.h5", 2, 1, "kappa, dust"},
       {"train flow flow.toml --set network.levels=5", 2, 2, "multiples of 32"},
       {"train flow flow.toml --set field.kappa0=1e-9", 3, 2, "field.kappa0"},
       {"train flow flow.toml --set train.batch=3", 2, 2, "train.batch"},

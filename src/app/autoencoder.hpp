@@ -1,0 +1,62 @@
+/// Maps for a trained autoencoder: what `reconstruct`, `interpolate` and `inpaint` have in common.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "umbriel/app/map_series.hpp"
+#include "umbriel/data/map_folder.hpp"
+#include "umbriel/models/vae.hpp"
+
+namespace umbriel {
+
+/// A map less its mean, over its standard deviation.
+struct StandardMap {
+  std::vector<float> values;  ///< [y, x]
+  double mean = 0, deviation = 1;
+};
+
+class AutoencoderMaps {
+ public:
+  /// Collective. Reads SECTION.model, SECTION.maps (a file, a folder or a list) and SECTION.dataset.
+  /// @throws Error(input) for a model of another kind or without standardised maps, or maps of another size; and as
+  ///         MapFolder
+  AutoencoderMaps(const Communicator& comm, const Config& config, const std::string& section);
+
+  const TrainedVae& model() const { return model_; }
+  const Vae& vae() const { return *model_.vae; }
+  Grid grid() const { return model_.record.grid; }
+  /// Maps in the files.
+  std::int64_t size() const { return files_->size(); }
+  /// Of the files: those that /patches/split says are for `part`, "training", "validation" or "test"; or "all".
+  /// @throws Error(input) if the files do not say
+  std::vector<std::int64_t> part(const std::string& part) const;
+  /// @throws Error(input) for a constant map
+  StandardMap read(std::int64_t map) const;
+  /// The model, and the files of maps.
+  const std::vector<InputRecord>& inputs() const { return inputs_; }
+
+  /// Sets what all series of maps of this model share.
+  void describe(MapSeries& series) const;
+
+ private:
+  TrainedVae model_;
+  std::unique_ptr<MapFolder> files_;
+  std::vector<InputRecord> inputs_;
+};
+
+/// A batch of maps for a kernel, all `maps` of them. @param maps  [n] of equal size
+MapBatch batch_of(const std::vector<StandardMap>& maps, Grid grid);
+
+/// q(z|x) of a map: latent means, then deviations.
+std::vector<float> encoded(const Space& space, VaeRunner& runner, const StandardMap& map);
+
+/// Decoded maps of latent vectors, at most runner.batch() of them. @param latent  [n, latent] on the host
+/// @return [n, y, x]
+std::vector<float> decoded(const Space& space, VaeRunner& runner, const std::vector<float>& latent);
+
+/// Maps that a runner takes at once.
+int autoencoder_batch(Grid grid);
+
+}  // namespace umbriel
