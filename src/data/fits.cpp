@@ -282,9 +282,10 @@ class Fits {
     const std::string_view base = key.substr(0, key.find_last_not_of("0123456789") + 1);
     const bool axes = key == "NAXIS" || key == "ZNAXIS" || key == "TFIELDS" || key.starts_with("WCSAXES");
     const bool is_tile = base == "ZTILE";
-    // CFITSIO has room for the longest text in quotes, not for the longest value without them.
-    if (base == "TTYPE" && card.substr(8, 2) == "= ") {
-      const auto first = card.find_first_not_of(' ', 10);
+    // CFITSIO has room for the longest text in quotes, not for the longest value without them, after "=" with no blank
+    // too.
+    if (base == "TTYPE" && card.find('=') != card.npos) {
+      const auto first = card.find_first_not_of(' ', card.find('=') + 1);
       if (first != card.npos && card[first] != '\'')
         refuse("the header key " + std::string(key) + " is no text in quotes");
     }

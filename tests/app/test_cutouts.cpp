@@ -165,7 +165,7 @@ TEST(CutoutsProgram, RefusesBadInput) {
       {"cutouts --set cutouts.map=sky.fits --set cutouts.field=Q_STOKES", 3, "it has I_STOKES"},
       {"cutouts --set cutouts.map=empty.fits --set cutouts.pixels=8", 3, "more missing pixels"},
       {"cutouts --set cutouts.map=sky.fits --set cutouts.split=[0.5,0.1,0.1]", 2, "sum to 1"},
-      {"cutouts --set cutouts.map=sky.fits --set cutouts.split=[0.1,0.5,0.4] --set cutouts.size_degrees=60", 2,
+      {"cutouts --set cutouts.map=sky.fits --set cutouts.pixels=8 --set cutouts.size_degrees=120", 2,
        "ask for fewer to validate"},
       {"cutouts --set cutouts.map=sky.fits --set cutouts.latitude_min=80 --set cutouts.step_degrees=12", 2,
        "no centre of a patch"},

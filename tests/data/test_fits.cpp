@@ -400,6 +400,9 @@ TEST_F(FitsTest, NamesOfColumnsWithoutQuotesAreRefused) {
   write("bare.fits", table);
   expect_error(ExitCode::input, {"bare.fits", "TTYPE1", "quotes"}, [&] { read_fits_image(path("bare.fits")); });
   expect_error(ExitCode::input, {"bare.fits", "TTYPE1", "quotes"}, [&] { read_fits_column(path("bare.fits"), "x"); });
+  table.replace(table.find("TTYPE1  = x"), 10, "TTYPE1  =x");  // no value by the standard, but by CFITSIO
+  write("bare.fits", table);
+  expect_error(ExitCode::input, {"bare.fits", "TTYPE1", "quotes"}, [&] { read_fits_image(path("bare.fits")); });
 }
 
 TEST_F(FitsTest, CompressedImagesMayNotClaimMoreThanTheFileHolds) {
