@@ -131,7 +131,7 @@ Settings read_settings(const Communicator& comm, const Config& config) {
   settings.train = config.text("tune.train");
   settings.trials = static_cast<int>(config.integer("tune.trials", 30, 1, 1000));
   settings.initial = static_cast<int>(config.integer("tune.initial", 8, 1, 1000));
-  settings.ranks_per_trial = static_cast<int>(config.integer("tune.ranks_per_trial", 1, 1));
+  settings.ranks_per_trial = static_cast<int>(config.integer("tune.ranks_per_trial", 1, 1, 1 << 20));
   require(comm.size() % settings.ranks_per_trial == 0, ExitCode::usage,
           std::to_string(comm.size()) + " ranks do not make groups of " + std::to_string(settings.ranks_per_trial),
           config.where("tune.ranks_per_trial"), "start a multiple of it");

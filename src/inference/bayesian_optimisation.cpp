@@ -377,7 +377,6 @@ std::optional<SearchPoint> propose(const SearchSpace& space, std::uint64_t seed,
   std::vector<Candidate> front;  // the best so far, in order
   constexpr std::size_t kept = 5;
   const auto consider = [&](std::vector<double> unit, SearchPoint point) {
-    if (taken(point)) return;
     for (const Candidate& other : front) {
       if (other.point == point) return;
     }
