@@ -112,6 +112,14 @@ TEST(Healpix, NestedPixelsAreTheSamePixelsInAnotherOrder) {
   }
 }
 
+TEST(Healpix, NestedPixelsHoldTheirFourChildren) {
+  const HealpixPixels parents(4, true), children(8, true);
+  for (std::int64_t i = 0; i < children.count(); ++i) {
+    const auto centre = children.centre(i);
+    EXPECT_EQ(parents.at(centre[0], centre[1]), i / 4);
+  }
+}
+
 TEST(Healpix, WeightsAreThoseOfAMeanAndPixelsKeepTheirValue) {
   for (const bool nested : {false, true}) {
     const HealpixPixels pixels(8, nested);
