@@ -127,6 +127,15 @@ ExitCode draw_series(const CommandLine& line, const Stopwatch& watch, const MapS
                                       static_cast<std::uint64_t>(grid.height), static_cast<std::uint64_t>(grid.width)},
                                      static_cast<std::uint64_t>(shard.first), static_cast<std::uint64_t>(shard.count),
                                      maps.values.data());
+  for (std::size_t i = 0; i < series.parameters.names().size(); ++i) {
+    std::vector<double> values;
+    for (std::int64_t map = 0; comm.is_root() && map < series.samples; ++map)
+      values.push_back(series.parameters.value(map, i));
+    const std::string& name = series.parameters.names()[i];
+    const std::string group = series.dataset.substr(0, series.dataset.rfind('/'));
+    result.hdf5().write<double>({group + "/parameters/" + name, {"sample"}, "1", name + " of the map"},
+                                {static_cast<std::uint64_t>(series.samples)}, values.data());
+  }
   if (series.more) series.more(result, shard, maps.values);
   result.write_provenance(line.config, static_cast<std::int64_t>(series.seed), series.inputs, watch.seconds());
   result.commit();

@@ -7,6 +7,7 @@
 
 #include "umbriel/app/job.hpp"
 #include "umbriel/app/problem.hpp"
+#include "umbriel/app/series_parameters.hpp"
 #include "umbriel/core/views.hpp"
 
 namespace umbriel {
@@ -24,7 +25,8 @@ struct MapSeries {
   Grid grid;
   double pixel_arcmin = 0;
   std::vector<InputRecord> inputs;
-  int batch = 16;  ///< maps drawn at once
+  SeriesParameters parameters;  ///< of the maps, to be written beside them
+  int batch = 16;               ///< maps drawn at once
   /// out[i] <- map first + i, i < n <= batch; a function of that number alone.
   std::function<void(std::int64_t first, int n, const MapBatch& out)> draw;
   /// Writes what else belongs into the result, given this rank's maps [map of the shard, y, x]. Collective; may be none.

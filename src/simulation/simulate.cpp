@@ -81,14 +81,18 @@ PowerSpectrum power_spectrum_from(const Config& config, const std::string& table
     return read_power_spectrum(config.path(table + ".power_spectrum"));
   }
   const Cosmology cosmology = cosmology_from(config, table + ".cosmology");
-  SourceDistribution sources;
-  if (config.has(table + ".source_distribution")) {
-    require(!config.has(table + ".source_redshift"), ExitCode::usage, "sources are given twice",
-            config.where(table + ".source_redshift"), "give source_redshift or source_distribution");
-    sources = SourceDistribution::read(config.path(table + ".source_distribution"));
-  } else {
-    sources = SourceDistribution::plane(config.number(table + ".source_redshift", 1.0, 0.01, 1100));
-  }
+  return theory_spectrum(cosmology, sources_from(config, table));
+}
+
+SourceDistribution sources_from(const Config& config, const std::string& table) {
+  if (!config.has(table + ".source_distribution"))
+    return SourceDistribution::plane(config.number(table + ".source_redshift", 1.0, 0.01, 1100));
+  require(!config.has(table + ".source_redshift"), ExitCode::usage, "sources are given twice",
+          config.where(table + ".source_redshift"), "give source_redshift or source_distribution");
+  return SourceDistribution::read(config.path(table + ".source_distribution"));
+}
+
+PowerSpectrum theory_spectrum(const Cosmology& cosmology, const SourceDistribution& sources) {
   constexpr int points = 240;
   std::vector<double> multipoles(points);
   for (int i = 0; i < points; ++i) multipoles[i] = 2 * std::pow(5e5, static_cast<double>(i) / (points - 1));

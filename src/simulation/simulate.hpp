@@ -6,6 +6,7 @@
 #include "umbriel/base/config.hpp"
 #include "umbriel/data/power_spectrum.hpp"
 #include "umbriel/data/survey.hpp"
+#include "umbriel/simulation/convergence_power.hpp"
 #include "umbriel/simulation/cosmology.hpp"
 
 namespace umbriel {
@@ -14,6 +15,10 @@ namespace umbriel {
 /// @throws Error(usage)
 Cosmology cosmology_from(const Config& config, const std::string& table);
 
+/// Spectrum of theory, at 240 multipoles from 2 to 1e6: dense enough for linear interpolation to 0.1 %.
+/// @throws Error(usage) for a bad cosmology
+PowerSpectrum theory_spectrum(const Cosmology& cosmology, const SourceDistribution& sources);
+
 /// Convergence spectrum of a table, for instance "prior" or "survey.simulate":
 ///
 ///   TABLE.power_spectrum        file with multipole and C_l (see read_power_spectrum); or else theory from
@@ -21,9 +26,12 @@ Cosmology cosmology_from(const Config& config, const std::string& table);
 ///   TABLE.source_redshift       all sources at one redshift, default 1; or
 ///   TABLE.source_distribution   text file with redshift and density
 ///
-/// Theory is tabulated at 240 multipoles from 2 to 1e6, dense enough for linear interpolation to 0.1 %.
 /// @throws Error(usage), Error(file_system), Error(input)
 PowerSpectrum power_spectrum_from(const Config& config, const std::string& table);
+
+/// The sources of a table: TABLE.source_distribution, or TABLE.source_redshift, default 1.
+/// @throws Error(usage), Error(file_system), Error(input)
+SourceDistribution sources_from(const Config& config, const std::string& table);
 
 /// A mock survey with its truth.
 ///

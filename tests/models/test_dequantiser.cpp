@@ -198,10 +198,11 @@ class QuantisedGaussian : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  Config config(const std::string& dequantisation) const {
+  Config config(const std::string& dequantisation, const std::string& transform = "linear") const {
     return Config::parse("[data]\nsimulate = {kind = 'gaussian', power_spectrum = '" + folder_ +
                              "/cl.txt'}\nsize = [16, 16]\npixel_arcmin = 2\nvalidation_maps = 64\n[field]\n"
-                             "transform = 'linear'\nwhiten = false\nfit_maps = 256\n[flow]\ndequantisation = '" +
+                             "transform = '" +
+                             transform + "'\nwhiten = false\nfit_maps = 256\n[flow]\ndequantisation = '" +
                              dequantisation +
                              "'\nquantisation_step = 2\n[network]\nkind = 'realnvp'\nlevels = 1\nsteps = 1\n"
                              "checkerboard = 0\nwidth = 4\n[train]\nbatch = 8\n",
@@ -256,6 +257,52 @@ TEST_F(QuantisedGaussian, BoundOfTheUntrainedFlowIsTheAnalyticOne) {
   });
   EXPECT_GT(bound, exact + 0.02);
   EXPECT_GT(nats["variational"], exact);
+}
+
+TEST_F(QuantisedGaussian, GradientOfTheBoundIsItsFiniteDifference) {
+  const Space space;
+  for (const char* transform : {"linear", "lognormal"}) {
+    FlowTask task(Communicator(), config("variational", transform), seed, {});
+    task.flow().initialise(seed, nn::Initialisation::he_normal);
+    const auto values = on_host(task.parameters().values());
+    for (const nn::Parameter& p : task.parameters().parameters()) {
+      for (std::int64_t i = p.offset; i < p.offset + p.size; ++i)
+        values(static_cast<std::size_t>(i)) += 0.03F * normal({9, Purpose::test, 0, 0}, static_cast<std::uint64_t>(i));
+    }
+    Kokkos::deep_copy(task.parameters().values(), values);
+    const auto mean_loss = [&] {
+      double sum = 0;
+      for (const double loss : task.gradients(space, 0, [](std::int64_t) {})) sum += loss / 8;
+      return sum;
+    };
+    mean_loss();
+    const auto gradient = on_host(task.parameters().gradients());
+    const std::vector<float> g(gradient.data(), gradient.data() + gradient.size());
+    const std::vector<float> start(values.data(), values.data() + values.size());
+    for (const bool of_noise : {true, false}) {  // the couplings of the noise, and the flow's
+      std::vector<float> along(start.size(), 0);
+      double expected = 0, size = 0;
+      for (const nn::Parameter& p : task.parameters().parameters()) {
+        if ((p.name.rfind("dequantisation.", 0) == 0) != of_noise) continue;
+        for (std::int64_t i = p.offset; i < p.offset + p.size; ++i) {
+          const auto at = static_cast<std::size_t>(i);
+          along[at] = normal({2, Purpose::test, 7, 0}, at);
+          expected += static_cast<double>(along[at]) * static_cast<double>(g[at]);
+          size += static_cast<double>(g[at]) * static_cast<double>(g[at]);
+        }
+      }
+      double moved[2];
+      constexpr double by = 3e-4;
+      for (const int side : {0, 1}) {
+        for (std::size_t i = 0; i < start.size(); ++i)
+          values(i) = start[i] + static_cast<float>((side == 0 ? by : -by) * static_cast<double>(along[i]));
+        Kokkos::deep_copy(task.parameters().values(), values);
+        moved[side] = mean_loss();
+      }
+      EXPECT_GT(size, 1e-6);
+      EXPECT_NEAR((moved[0] - moved[1]) / (2 * by), expected, 0.02 * std::sqrt(size)) << transform << of_noise;
+    }
+  }
 }
 
 TEST_F(QuantisedGaussian, TrainedTheBoundNearsTheTruthFromAbove) {
