@@ -374,6 +374,7 @@ VaeTask::VaeTask(const Communicator& comm, const Config& config, std::uint64_t s
     : MapTask(comm, config, seed,
               {{"standardised", false}, 8, config.text("network.norm", std::string("batch")) != "group"}),
       options_(std::move(options)) {
+  options_.comm = comm;  // whose moments batch norms take
   comm.together([&] {
     beta_ = config.number("vae.beta", 1, 0, 1e6);
     free_nats_ = config.number("vae.free_nats", 0, 0, 1e6);
