@@ -72,7 +72,7 @@ Varied read_varied(const Config& config, MapSeries& series, FieldKind kind, doub
     varied.cosmology = cosmology_from(config, "simulate.cosmology");
     varied.sources = sources_from(config, "simulate");
   }
-  // What cannot be made is refused now: either end of each range, or all rows of a table's maps.
+  // What cannot be made is refused now, as far as the least and the largest of each parameter show it.
   const SeriesParameters& p = series.parameters;
   for (const bool high : {false, true})
     varied.simulator(series, [&](std::size_t i) { return high ? p.high(i) : p.low(i); });
