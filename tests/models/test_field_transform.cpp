@@ -34,6 +34,35 @@ TEST(FieldTransform, FindsTheShiftOfLognormalFields) {
   EXPECT_NEAR(s.kappa0, 0.03, 0.002);
 }
 
+TEST(FieldTransform, StandardisesEachMapByItself) {
+  HostMaps maps = lognormal_maps(4, 0.03);
+  for (std::size_t i = 0; i < maps.size(); ++i) {  // means and deviations of their own, and a constant map
+    const std::size_t map = i / 1024;
+    maps.data()[i] = map == 3 ? 5.0F : static_cast<float>(map + 1) * maps.data()[i] + 10.0F * static_cast<float>(map);
+  }
+  const auto settings = fit_field_transform(config("transform = 'standardised'\nwhiten = false\n"), maps, pixel);
+  EXPECT_TRUE(settings.standardised);
+  FieldTransform transform(settings, grid, pixel);
+  const Space space;
+  const MapBatch fields("fields", 4, grid.height, grid.width), back("back", 4, grid.height, grid.width);
+  const View1<double> jacobian("jacobian", 4);
+  transform.forward(space, on_device(maps), 4, fields, jacobian);
+  transform.inverse(space, fields, 4, back);
+  space.fence();
+  const auto host = on_host(fields), again = on_host(back);
+  for (std::size_t map = 0; map < 4; ++map) {
+    double sum = 0, squares = 0;
+    for (std::size_t i = map * 1024; i < (map + 1) * 1024; ++i) {
+      const auto x = static_cast<double>(host.data()[i]);
+      sum += x, squares += x * x;
+      EXPECT_NEAR(again.data()[i], host.data()[i], 1e-5) << "the way back ends at the standardised map";
+    }
+    EXPECT_NEAR(sum / 1024, 0, 1e-5);
+    EXPECT_NEAR(squares / 1024, map == 3 ? 0 : 1, 1e-5);
+    EXPECT_NEAR(on_host(jacobian)(map), 0, 1e-9);
+  }
+}
+
 TEST(FieldTransform, MakesLognormalFieldsWhiteAndNormal) {
   const auto settings = fit_field_transform(config(""), lognormal_maps(512, 0.03), pixel);
   const HostMaps fresh = lognormal_maps(256, 0.03, 12);
