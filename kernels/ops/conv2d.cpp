@@ -29,12 +29,15 @@ enum class Pass { forward, data, weights };
 ///                                       206 to 235, 177 to 234 data
 ///   gradient of the weights             3x3 32, 64, 128: 199 to 224, 129 to 218                ours
 ///
-///   3x3 forward of 48 or more channels  64 at 180 x 180: 232, 290; 128 at 90 x 90: 242, 350    oneDNN (Winograd)
+///   inference, 3x3 and 2x2 of 16 or     3x3 32 at 360 x 360: 204, 113; 64 at 180 x 180: 275, 124; 128 at 90 x 90: 260,
+///   more channels (Winograd)            125; 2x2 96 to 128 at 180 x 180: 166, 119 (on a busy core of half that peak)
+///   ours
 ///
 /// Where they are equal ours is taken, for it reads slices and residuals and pads periodic maps without copies, and the
 /// weights' gradient does not depend on the number of threads. 3x3 depthwise of 64
 /// channels: 22, 98: oneDNN. Only oneDNN multiplies in bfloat16.
-Backend preferred(Pass pass, const Conv2dGeometry& g, Precision precision) {
+Backend preferred(Pass pass, const Conv2dGeometry& g, [[maybe_unused]] Extents output, [[maybe_unused]] bool training,
+                  Precision precision) {
   if (has_backend(Backend::cudnn)) {
     const bool thin = g.groups == 1 && g.stride == 1 && g.c_out <= 3 && g.c_in >= 16 && g.kernel_y * g.kernel_x > 1;
     return pass == Pass::forward && thin ? Backend::kokkos : Backend::cudnn;
@@ -42,7 +45,7 @@ Backend preferred(Pass pass, const Conv2dGeometry& g, Precision precision) {
   if (!has_backend(Backend::onednn)) return Backend::kokkos;
   if (precision == Precision::bfloat16) return Backend::onednn;
 #ifdef UMBRIEL_CONVOLVE_ON_HOST
-  if (pass != Pass::weights && suits_winograd(g)) return Backend::kokkos;
+  if (!training && suits_winograd(g, output)) return Backend::kokkos;
 #endif
   const bool depthwise = g.groups > 1 && g.groups == g.c_in && g.groups == g.c_out;
   if (depthwise) return Backend::onednn;
@@ -175,7 +178,8 @@ Conv2d::Conv2d(const Conv2dGeometry& geometry, Extents input, bool training, Bac
   plan_->training = training;
   std::array<Passes, backend_names.size()> passes;
   for (const Pass pass : {Pass::forward, Pass::data, Pass::weights}) {
-    const Backend chosen = backend == Backend::automatic ? preferred(pass, geometry, precision) : backend;
+    const Backend chosen =
+        backend == Backend::automatic ? preferred(pass, geometry, plan_->output, training, precision) : backend;
     plan_->chosen[Plan::index(pass)] = chosen;
     Passes& of_backend = passes[Plan::index(chosen)];
     if (pass == Pass::forward) of_backend.forward = true;

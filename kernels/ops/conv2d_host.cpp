@@ -8,7 +8,7 @@
 // read a small copy of their surroundings with the padding in it. Bias, residual and activation are applied before the
 // one store.
 //
-// Kernels of 3 x 3 and 2 x 2 go by Winograd's algorithm instead (conv2d_winograd.cpp).
+// For inference, kernels of 3 x 3 and 2 x 2 go by Winograd's algorithm instead (conv2d_winograd.cpp).
 //
 // Gradient of the input. The same kernel with turned weights; a stride s makes s * s such convolutions, one for each
 // remainder of the coordinates.
@@ -395,8 +395,8 @@ struct Job {
   std::optional<DirectSum> direct;
   std::optional<Winograd> winograd;
 
-  Job(const Correlation& s, int threads) : shape(s) {
-    if (Winograd::suits(s.taps_y, s.taps_x, s.step, s.groups, s.in, s.out)) {
+  Job(const Correlation& s, int threads, bool training) : shape(s) {
+    if (!training && Winograd::suits(s)) {
       winograd.emplace(s, threads);
     } else {
       direct.emplace(DirectSum{s});
@@ -693,9 +693,23 @@ class HostConv2d final : public Conv2d::Implementation {
     const int out_h = geometry.output_height(input.h), out_w = geometry.output_width(input.w);
     const int in = geometry.c_in / geometry.groups, out = geometry.c_out / geometry.groups;
     const bool periodic = geometry.padding == Padding::periodic;
-    const Correlation shape{geometry.groups, in, out, input.h, input.w, periodic, geometry.kernel_y, geometry.kernel_x,
-                            geometry.stride, -geometry.pad_y, -geometry.pad_x, out_h, out_w, 0, 0, 1};
-    if (passes.forward) forward_.emplace_back(shape, threads_);
+    const Correlation shape{geometry.groups,
+                            in,
+                            out,
+                            input.h,
+                            input.w,
+                            periodic,
+                            geometry.kernel_y,
+                            geometry.kernel_x,
+                            geometry.stride,
+                            -geometry.pad_y,
+                            -geometry.pad_x,
+                            out_h,
+                            out_w,
+                            0,
+                            0,
+                            1};
+    if (passes.forward) forward_.emplace_back(shape, threads_, passes.data || passes.weights);
     if (passes.data) {
       const int s = geometry.stride;
       if (periodic && (input.h != s * out_h || input.w != s * out_w)) {
@@ -703,16 +717,13 @@ class HostConv2d final : public Conv2d::Implementation {
         irregular_data_ = make_portable_conv2d(geometry, input, {false, true, false});
       } else {
         for (int ry = 0; ry < std::min(s, input.h); ++ry) {
-          for (int rx = 0; rx < std::min(s, input.w); ++rx) data_.emplace_back(turned(input, out_h, out_w, ry, rx), threads_);
+          for (int rx = 0; rx < std::min(s, input.w); ++rx)
+            data_.emplace_back(turned(input, out_h, out_w, ry, rx), threads_, true);
         }
       }
     }
     if (passes.weights) bias_sums_ = View1<double>("umbriel::conv2d_bias_sums", geometry.c_out);
-    if (passes.weights && WinogradGradient::suits(shape)) {
-      winograd_gradient_ = std::make_unique<WinogradGradient>(shape);
-    } else if (passes.weights) {
-      gradient_ = std::make_unique<WeightGradient>(geometry, input);
-    }
+    if (passes.weights) gradient_ = std::make_unique<WeightGradient>(geometry, input);
   }
 
   void set_weights(const Space& space, const float* weights) override {
@@ -726,7 +737,8 @@ class HostConv2d final : public Conv2d::Implementation {
       const Correlation& s = job.shape;
       const int first_ky = (s.first_y + g_.pad_y) % g_.stride, first_kx = (s.first_x + g_.pad_x) % g_.stride;
       job.pack([&](int ty, int tx, int group, int co, int ci) {
-        return at(first_ky + g_.stride * (s.taps_y - 1 - ty), first_kx + g_.stride * (s.taps_x - 1 - tx), group, ci, co);
+        return at(first_ky + g_.stride * (s.taps_y - 1 - ty), first_kx + g_.stride * (s.taps_x - 1 - tx), group, ci,
+                  co);
       });
     }
     if (irregular_data_) irregular_data_->set_weights(space, weights);
@@ -748,16 +760,9 @@ class HostConv2d final : public Conv2d::Implementation {
                         bool accumulate) const override {
     space.fence();
     Kokkos::deep_copy(space, bias_sums_, 0.0);
-    const auto sum_samples = [&](const auto& gradient) {
-      gradient.clear(space);
-      for (int n = 0; n < x.extents.n; ++n) gradient.add(space, x.samples(n, 1), dy.samples(n, 1));
-      gradient.finish(dweights, accumulate);
-    };
-    if (winograd_gradient_) {
-      sum_samples(*winograd_gradient_);
-    } else {
-      sum_samples(*gradient_);
-    }
+    gradient_->clear(space);
+    for (int n = 0; n < x.extents.n; ++n) gradient_->add(space, x.samples(n, 1), dy.samples(n, 1));
+    gradient_->finish(dweights, accumulate);
     if (!dbias) return;
     add_rows(dy, bias_sums_.data());
     for (int c = 0; c < g_.c_out; ++c) {
@@ -792,8 +797,8 @@ class HostConv2d final : public Conv2d::Implementation {
             s};
   }
 
-  void run(const Space& space, const Job& job, ConstActivations source, const float* bias,
-           ConstActivations residual, Activation activation, Activations target) const {
+  void run(const Space& space, const Job& job, ConstActivations source, const float* bias, ConstActivations residual,
+           Activation activation, Activations target) const {
     if (job.winograd) {
       Kokkos::parallel_for("umbriel::conv2d_winograd", Range(space, 0, threads_), [&](std::int64_t thread) {
         job.winograd->run(static_cast<int>(thread), source, bias, residual, activation, target);
@@ -808,15 +813,15 @@ class HostConv2d final : public Conv2d::Implementation {
   int threads_;
   std::vector<Job> forward_, data_;  ///< one; one for each remainder modulo the stride
   std::unique_ptr<Conv2d::Implementation> irregular_data_;
-  std::unique_ptr<WeightGradient> gradient_;  ///< or the next
-  std::unique_ptr<WinogradGradient> winograd_gradient_;
+  std::unique_ptr<WeightGradient> gradient_;
   View1<double> bias_sums_;  ///< [c_out]
 };
 
 }  // namespace
 
-bool suits_winograd(const Conv2dGeometry& g) {
-  return Winograd::suits(g.kernel_y, g.kernel_x, g.stride, g.groups, g.c_in, g.c_out);
+bool suits_winograd(const Conv2dGeometry& g, Extents output) {
+  return Winograd::suits({g.groups, g.c_in / g.groups, g.c_out / g.groups, 0, 0, false, g.kernel_y, g.kernel_x,
+                          g.stride, 0, 0, output.h, output.w, 0, 0, 1});
 }
 
 std::unique_ptr<Conv2d::Implementation> make_host_conv2d(const Conv2dGeometry& geometry, Extents input,

@@ -33,8 +33,8 @@ std::unique_ptr<Conv2d::Implementation> make_portable_conv2d(const Conv2dGeometr
 /// Register-blocked, for processors; needs runs_on_host.
 std::unique_ptr<Conv2d::Implementation> make_host_conv2d(const Conv2dGeometry& geometry, Extents input,
                                                          const Passes& passes);
-/// True where the forward pass and the input's gradient of our kernels for processors run by Winograd's algorithm.
-bool suits_winograd(const Conv2dGeometry& geometry);
+/// True where our kernels for processors run by Winograd's algorithm, in inference.
+bool suits_winograd(const Conv2dGeometry& geometry, Extents output);
 std::unique_ptr<Conv2d::Implementation> make_onednn_conv2d(const Conv2dGeometry& geometry, Extents input,
                                                            const Passes& passes, Precision precision);
 std::unique_ptr<Conv2d::Implementation> make_cudnn_conv2d(const Conv2dGeometry& geometry, Extents input,

@@ -19,7 +19,6 @@
 #include <array>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "umbriel/core/loops.hpp"
 #include "umbriel/ops/activation_math.hpp"
@@ -31,7 +30,7 @@ constexpr int side = 6, frequencies = side * side;
 constexpr double root_a = 0.625, root_b = 1.5;
 constexpr double roots[side - 1] = {0, root_a, -root_a, root_b, -root_b};
 /// Bytes of transformed input that a block of tiles may take.
-constexpr std::int64_t block_bytes = 128 << 10, gradient_bytes = 640 << 10;
+constexpr std::int64_t block_bytes = 128 << 10;
 
 constexpr auto squared(double x) { return x * x; }
 constexpr auto a1 = static_cast<float>(root_a), a2 = static_cast<float>(squared(root_a)),
@@ -89,23 +88,6 @@ inline void transform_kernel(const Vector (&kernel)[taps], Vector (&w)[side]) {
   }
 }
 
-/// A y, of `m` outputs
-template <int m>
-inline void spread_output(const Vector (&y)[m], Vector (&p)[side]) {
-  Vector even_a = y[0] + a2 * y[2], even_b = y[0] + b2 * y[2];
-  const Vector odd_a = a1 * y[1] + a3 * y[3], odd_b = b1 * y[1] + b3 * y[3];
-  if constexpr (m > 4) {
-    even_a += a4 * y[4];
-    even_b += b4 * y[4];
-  }
-  p[0] = y[0];
-  p[1] = even_a + odd_a;
-  p[2] = even_a - odd_a;
-  p[3] = even_b + odd_b;
-  p[4] = even_b - odd_b;
-  p[5] = y[m - 1];
-}
-
 /// Vector v of `channels` values of a pixel, and zeros; `whole` where all are there.
 template <bool whole>
 inline Vector load_channels(const float* from, int channels) {
@@ -130,27 +112,6 @@ inline void transform_pixels(const float* pixels, std::int64_t row_step, std::in
     transform_input(d, u);
 #pragma GCC unroll 6
     for (int y = 0; y < side; ++y) store(to + (y * side + x) * step, u[y]);
-  }
-}
-
-/// A y Aᵀ of the m x m pixels at `pixels`, as above.
-template <int m, bool whole>
-inline void spread_pixels(const float* pixels, std::int64_t row_step, std::int64_t pixel_step, int channels, float* to,
-                          std::int64_t step) {
-  Vector rows[m][side];
-  for (int y = 0; y < m; ++y) {
-    Vector d[m];
-#pragma GCC unroll 6
-    for (int x = 0; x < m; ++x) d[x] = load_channels<whole>(pixels + y * row_step + x * pixel_step, channels);
-    spread_output<m>(d, rows[y]);
-  }
-  for (int x = 0; x < side; ++x) {
-    Vector d[m], p[side];
-#pragma GCC unroll 6
-    for (int y = 0; y < m; ++y) d[y] = rows[y][x];
-    spread_output<m>(d, p);
-#pragma GCC unroll 6
-    for (int y = 0; y < side; ++y) store(to + (y * side + x) * step, p[y]);
   }
 }
 
@@ -268,49 +229,6 @@ constexpr auto multipliers_of(std::integer_sequence<int, M...>) {
 /// [vectors - 1][tiles - 1]
 constexpr std::array multipliers = {multipliers_of<1>(std::make_integer_sequence<int, tile_pixels>()),
                                     multipliers_of<2>(std::make_integer_sequence<int, tile_pixels>())};
-
-/// sums[i, :] += sum over t of inputs[t, i] outputs[t, :], for M input channels and V vectors of outputs.
-struct OuterProducts {
-  const float *inputs, *outputs;
-  std::int64_t input_pitch, output_pitch;  ///< from one tile to the next of a group of tile_pixels
-  std::int64_t input_group, output_group;
-  int tiles;
-  double* sums;
-  std::int64_t sums_pitch;
-};
-
-template <int M, int V>
-void add_outer_products(const OuterProducts& p) {
-  Vector sums[M][V] = {};
-  for (int first = 0; first < p.tiles; first += tile_pixels) {
-    const float* x = p.inputs + first / tile_pixels * p.input_group;
-    const float* y = p.outputs + first / tile_pixels * p.output_group;
-    for (int t = first; t < std::min(first + tile_pixels, p.tiles); ++t, x += p.input_pitch, y += p.output_pitch) {
-      Vector w[V];
-      for (int v = 0; v < V; ++v) w[v] = load(y + v * lanes);
-#pragma GCC unroll 16
-      for (int m = 0; m < M; ++m) {
-        const float value = x[m];
-        for (int v = 0; v < V; ++v) sums[m][v] += w[v] * value;
-      }
-    }
-  }
-#pragma GCC unroll 16
-  for (int m = 0; m < M; ++m) {
-    float part[V * lanes];
-    for (int v = 0; v < V; ++v) store(part + v * lanes, sums[m][v]);
-    double* to = p.sums + m * p.sums_pitch;
-    for (int i = 0; i < V * lanes; ++i) to[i] += static_cast<double>(part[i]);
-  }
-}
-
-template <int V, int... M>
-constexpr auto outer_products_of(std::integer_sequence<int, M...>) {
-  return std::array{&add_outer_products<M + 1, V>...};
-}
-/// [vectors - 1][channels - 1]
-constexpr std::array outer_products = {outer_products_of<1>(std::make_integer_sequence<int, tile_pixels>()),
-                                       outer_products_of<2>(std::make_integer_sequence<int, tile_pixels>())};
 
 }  // namespace
 
@@ -438,112 +356,6 @@ void Winograd::run(int thread, ConstActivations source, const float* bias, Const
       run_tiles<3>(begin, count, source, bias, residual, activation, target, workspace);
     } else {
       run_tiles<2>(begin, count, source, bias, residual, activation, target, workspace);
-    }
-  }
-}
-
-WinogradGradient::WinogradGradient(const Correlation& shape)
-    : shape_(shape), in_pitch_(rounded_up(shape.in, lanes)), out_pitch_(rounded_up(shape.out, lanes)) {
-  constexpr int outputs = side + 1 - taps;
-  tiles_y_ = blocks_of(shape.count_y, outputs);
-  tiles_x_ = blocks_of(shape.count_x, outputs);
-  const int tile_bytes = frequencies * std::max(in_pitch_, out_pitch_) * static_cast<int>(sizeof(float));
-  // The more tiles in a block, the rarer are sums of float64; the fewer, the nearer is the cache.
-  block_tiles_ =
-      tile_pixels * static_cast<int>(std::clamp<std::int64_t>(gradient_bytes / tile_bytes / tile_pixels, 3, 8));
-  const std::int64_t places = static_cast<std::int64_t>(frequencies) * block_tiles_;
-  inputs_ = View1<float>("umbriel::conv2d_winograd_inputs", places * in_pitch_);
-  outputs_ = View1<float>("umbriel::conv2d_winograd_outputs", places * out_pitch_);
-  patches_ =
-      View2<float>("umbriel::conv2d_winograd_patches", block_tiles_, frequencies * std::max(shape.in, shape.out));
-  sums_ =
-      View1<double>("umbriel::conv2d_winograd_sums", static_cast<std::int64_t>(frequencies) * shape.in * out_pitch_);
-}
-
-void WinogradGradient::clear(const Space& space) const { Kokkos::deep_copy(space, sums_, 0.0); }
-
-void WinogradGradient::transform_tile(ConstActivations source, ConstActivations target_gradient, int tile,
-                                      int place) const {
-  constexpr int m = side + 1 - taps;
-  const int first_y = tile / tiles_x_ * m, first_x = tile % tiles_x_ * m;
-  const int group = place / tile_pixels * frequencies, in = shape_.in, out = shape_.out;
-  float* patch = &patches_(place, 0);
-
-  Window w = window(source, 0, first_y + shape_.origin_y, first_x + shape_.origin_x, side, shape_.periodic, patch);
-  std::int64_t step = static_cast<std::int64_t>(tile_pixels) * in_pitch_;
-  float* to = inputs_.data() + group * step + place % tile_pixels * in_pitch_;
-  int c = 0;
-  for (; c + lanes <= in; c += lanes) {
-    transform_pixels<true>(w.pixels + c, w.row_step, w.pixel_step, lanes, to + c, step);
-  }
-  if (c < in) transform_pixels<false>(w.pixels + c, w.row_step, w.pixel_step, in - c, to + c, step);
-
-  w = window(target_gradient, 0, first_y, first_x, m, false, patch);
-  step = static_cast<std::int64_t>(tile_pixels) * out_pitch_;
-  to = outputs_.data() + group * step + place % tile_pixels * out_pitch_;
-  for (c = 0; c + lanes <= out; c += lanes) {
-    spread_pixels<m, true>(w.pixels + c, w.row_step, w.pixel_step, lanes, to + c, step);
-  }
-  if (c < out) spread_pixels<m, false>(w.pixels + c, w.row_step, w.pixel_step, out - c, to + c, step);
-}
-
-void WinogradGradient::multiply(int frequency, int tiles) const {
-  const int channel_blocks = blocks_of(shape_.in, tile_pixels);
-  OuterProducts p;
-  p.tiles = tiles;
-  p.input_pitch = in_pitch_;
-  p.output_pitch = p.sums_pitch = out_pitch_;
-  p.input_group = static_cast<std::int64_t>(frequencies) * tile_pixels * in_pitch_;
-  p.output_group = static_cast<std::int64_t>(frequencies) * tile_pixels * out_pitch_;
-  for (int co = 0; co < out_pitch_; co += tile_vectors * lanes) {
-    const int vectors = std::min(tile_vectors, (out_pitch_ - co) / lanes);
-    p.outputs = outputs_.data() + static_cast<std::int64_t>(frequency) * tile_pixels * out_pitch_ + co;
-    for (int block = 0; block < channel_blocks; ++block) {
-      const int begin = block * shape_.in / channel_blocks, end = (block + 1) * shape_.in / channel_blocks;
-      p.inputs = inputs_.data() + static_cast<std::int64_t>(frequency) * tile_pixels * in_pitch_ + begin;
-      p.sums = sums_.data() + (static_cast<std::int64_t>(frequency) * shape_.in + begin) * out_pitch_ + co;
-      outer_products[static_cast<std::size_t>(vectors - 1)][static_cast<std::size_t>(end - begin - 1)](p);
-    }
-  }
-}
-
-void WinogradGradient::add(const Space& space, ConstActivations source, ConstActivations target_gradient) const {
-  const int tiles = tiles_y_ * tiles_x_, blocks = blocks_of(tiles, block_tiles_);
-  for (int block = 0; block < blocks; ++block) {
-    const int begin = static_cast<int>(static_cast<std::int64_t>(block) * tiles / blocks);
-    const int count = static_cast<int>(static_cast<std::int64_t>(block + 1) * tiles / blocks) - begin;
-    Kokkos::parallel_for("umbriel::conv2d_winograd_transform", Range(space, 0, count), [&](std::int64_t i) {
-      transform_tile(source, target_gradient, begin + static_cast<int>(i), static_cast<int>(i));
-    });
-    Kokkos::parallel_for("umbriel::conv2d_winograd_gradient", Range(space, 0, frequencies),
-                         [&](std::int64_t frequency) { multiply(static_cast<int>(frequency), count); });
-  }
-  space.fence();
-}
-
-void WinogradGradient::finish(float* dweights, bool accumulate) const {
-  // Gᵀ S G, first along the frequencies of y.
-  constexpr auto g = kernel_matrix<taps>();
-  const auto width = static_cast<std::size_t>(out_pitch_);
-  const std::size_t step = static_cast<std::size_t>(shape_.in) * width;
-  std::vector<double> rows(taps * side * width);
-  for (int ci = 0; ci < shape_.in; ++ci) {
-    std::fill(rows.begin(), rows.end(), 0.0);
-    for (std::size_t f = 0; f < frequencies; ++f) {
-      const double* from = sums_.data() + f * step + static_cast<std::size_t>(ci) * width;
-      for (std::size_t ky = 0; ky < taps; ++ky) {
-        double* row = rows.data() + (ky * side + f % side) * width;
-        for (std::size_t co = 0; co < width; ++co) row[co] += g[f / side][ky] * from[co];
-      }
-    }
-    for (std::size_t k = 0; k < taps * taps; ++k) {
-      const double* row = rows.data() + k / taps * side * width;
-      float* to = dweights + (static_cast<std::int64_t>(k) * shape_.in + ci) * shape_.out;
-      for (std::size_t co = 0; co < static_cast<std::size_t>(shape_.out); ++co) {
-        double sum = 0;
-        for (std::size_t f = 0; f < side; ++f) sum += g[f][k % taps] * row[f * width + co];
-        to[co] = accumulate ? to[co] + static_cast<float>(sum) : static_cast<float>(sum);
-      }
     }
   }
 }

@@ -10,13 +10,18 @@
 
 namespace umbriel::host {
 
-/// A correlation with 3 x 3 or 2 x 2 taps.
+/// A correlation with 3 x 3 or 2 x 2 taps, for inference. Its rounding is five times that of the sum term by term; in
+/// training Adam makes steps of whatever is left of gradients that are next to nothing, so that losses on different
+/// numbers of ranks, which batch norm rounds differently, would part ways sooner.
 class Winograd {
  public:
-  /// True where it can be used and is faster than the sum term by term.
-  /// @param in, out  channels
-  static bool suits(int taps_y, int taps_x, int step, int groups, int in, int out) {
-    return groups == 1 && step == 1 && taps_y == taps_x && (taps_x == 3 || taps_x == 2) && in >= lanes && out >= lanes;
+  /// True where it can be used and halves the products: tiles of small maps are mostly padding.
+  static bool suits(const Correlation& s) {
+    const int outputs = 7 - s.taps_x;
+    return s.groups == 1 && s.step == 1 && s.taps_y == s.taps_x && (s.taps_x == 3 || s.taps_x == 2) && s.in >= lanes &&
+           s.out >= lanes &&
+           2 * 36 * blocks_of(s.count_y, outputs) * blocks_of(s.count_x, outputs) <=
+               s.taps_y * s.taps_x * s.count_y * s.count_x;
   }
 
   Winograd(const Correlation& shape, int threads);
@@ -60,38 +65,6 @@ class Winograd {
   int block_tiles_;          ///< tiles that are multiplied together
   View1<float> weights_;     ///< [block of outputs, frequency, ci, output of the block]
   View2<float> workspaces_;  ///< [thread, ...]: transformed input, products, surroundings of a tile
-};
-
-/// The gradient of the weights of a correlation with 3 x 3 taps, sample by sample.
-class WinogradGradient {
- public:
-  /// True where it can be used and is faster: sums in float64 are 36 times in x out, and want tiles enough to pay.
-  static bool suits(const Correlation& s) {
-    return Winograd::suits(s.taps_y, s.taps_x, s.step, s.groups, s.in, s.out) && s.taps_x == taps &&
-           s.count_y * s.count_x >= 1024 && s.in * s.out <= 160 * 160;
-  }
-
-  explicit WinogradGradient(const Correlation& shape);
-
-  void clear(const Space& space) const;
-  /// Adds a sample's part: products of a block of tiles in float32, blocks in float64, in the order of the tiles.
-  void add(const Space& space, ConstActivations source, ConstActivations target_gradient) const;
-  /// @param dweights  [ky, kx, ci, co]
-  void finish(float* dweights, bool accumulate) const;
-
- private:
-  static constexpr int taps = 3;
-
-  void transform_tile(ConstActivations source, ConstActivations target_gradient, int tile, int place) const;
-  void multiply(int frequency, int tiles) const;
-
-  Correlation shape_;
-  int tiles_y_, tiles_x_, block_tiles_;
-  int in_pitch_, out_pitch_;  ///< channels, rounded up to vectors
-  View1<float> inputs_;       ///< [group of tiles, frequency, tile of the group, in_pitch]
-  View1<float> outputs_;      ///< [group of tiles, frequency, tile of the group, out_pitch]
-  View2<float> patches_;      ///< [tile of a block, ...]: its surroundings
-  View1<double> sums_;        ///< [frequency, ci, out_pitch]
 };
 
 }  // namespace umbriel::host
