@@ -30,8 +30,7 @@ enum class Pass { forward, data, weights };
 ///   gradient of the weights             3x3 32, 64, 128: 199 to 224, 129 to 218                ours
 ///
 ///   inference, 3x3 and 2x2 of 16 or     3x3 32 at 360 x 360: 204, 113; 64 at 180 x 180: 275, 124; 128 at 90 x 90: 260,
-///   more channels (Winograd)            125; 2x2 96 to 128 at 180 x 180: 166, 119 (on a busy core of half that peak)
-///   ours
+///   more channels (Winograd)            125; 2x2 96 to 128 at 180 x 180: 166, 119 (busy core)   ours
 ///
 /// Where they are equal ours is taken, for it reads slices and residuals and pads periodic maps without copies, and the
 /// weights' gradient does not depend on the number of threads. 3x3 depthwise of 64

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 
 #include "umbriel/core/views.hpp"
 #include "umbriel/ops/activation.hpp"
@@ -17,11 +18,11 @@ class Winograd {
  public:
   /// True where it can be used and halves the products: tiles of small maps are mostly padding.
   static bool suits(const Correlation& s) {
+    if (s.groups != 1 || s.step != 1 || s.taps_y != s.taps_x || (s.taps_x != 3 && s.taps_x != 2)) return false;
     const int outputs = 7 - s.taps_x;
-    return s.groups == 1 && s.step == 1 && s.taps_y == s.taps_x && (s.taps_x == 3 || s.taps_x == 2) && s.in >= lanes &&
-           s.out >= lanes &&
-           2 * 36 * blocks_of(s.count_y, outputs) * blocks_of(s.count_x, outputs) <=
-               s.taps_y * s.taps_x * s.count_y * s.count_x;
+    const std::int64_t tiles = static_cast<std::int64_t>(blocks_of(s.count_y, outputs)) * blocks_of(s.count_x, outputs);
+    const std::int64_t terms = static_cast<std::int64_t>(s.count_y) * s.count_x * s.taps_y * s.taps_x;
+    return s.in >= lanes && s.out >= lanes && 2 * 36 * tiles <= terms;
   }
 
   Winograd(const Correlation& shape, int threads);
