@@ -101,7 +101,7 @@ void AutoencoderMaps::describe(MapSeries& series) const {
   series.grid = grid();
   series.pixel_arcmin = model_.record.pixel_arcmin;
   series.inputs = inputs_;
-  series.batch = autoencoder_batch(grid());
+  series.batch = maps_at_once(grid(), vae_host_pixels);
 }
 
 MapBatch batch_of(const std::vector<StandardMap>& maps, Grid grid) {
@@ -125,12 +125,6 @@ std::vector<float> decoded(const Space& space, VaeRunner& runner, const std::vec
   const MapBatch maps = runner.decode(space);
   const std::size_t n = latent.size() / static_cast<std::size_t>(z.extents.c);
   return read_values(space, maps.data(), n * static_cast<std::size_t>(runner.grid().pixels()));
-}
-
-int autoencoder_batch(Grid grid) {
-  int n = 1;
-  while (n < 16 && 2 * n * grid.pixels() <= (runs_on_host ? 256 * 256 : 4096 * 4096)) n *= 2;
-  return n;
 }
 
 }  // namespace umbriel

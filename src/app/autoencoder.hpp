@@ -56,7 +56,4 @@ std::vector<float> encoded(const Space& space, VaeRunner& runner, const Standard
 /// @return [n, y, x]
 std::vector<float> decoded(const Space& space, VaeRunner& runner, const std::vector<float>& latent);
 
-/// Maps that a runner takes at once.
-int autoencoder_batch(Grid grid);
-
 }  // namespace umbriel

@@ -60,11 +60,10 @@ ExitCode run_generate(const CommandLine& line) {
     const std::string target = line.arguments.front();
     require(target == "kappa" || target == "dust", ExitCode::usage, "umbriel cannot generate " + target,
             "umbriel generate", "the targets there are: kappa, dust");
+    series = read_series(config);
     series.command = "generate " + target;
     series.doing = "generating";
     series.dataset = "/generated/" + target;
-    series.output = read_output(config);
-    series.seed = read_seed(config);
     const std::string path = config.path("generate.model");
     record = GenerativeModelRecord::load(path);
     require(target == "dust" || !record.field.standardised, ExitCode::usage,
@@ -81,7 +80,6 @@ ExitCode run_generate(const CommandLine& line) {
             config.where("generate.samples"), "lower it, or add rows");
     series.grid = record.grid;
     series.pixel_arcmin = record.pixel_arcmin;
-    series.limits = read_run_limits(config);
     nn::Options compute = read_compute(config);
     generator = make_generator(path, record, config, compute);
     generator->set_conditions([&](std::int64_t map, float* out) {

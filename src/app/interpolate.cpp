@@ -58,13 +58,11 @@ ExitCode run_interpolate(const CommandLine& line) {
   std::unique_ptr<VaeRunner> runner;
   const Space space;
   line.comm.together([&] {
+    series = read_series(config);
     series.command = "interpolate";
     series.doing = "interpolating";
     series.dataset = "/interpolation/map";
     series.long_name = "decoded map, in units of a map's deviation";
-    series.output = read_output(config);
-    series.seed = read_seed(config);
-    series.limits = read_run_limits(config);
     maps.describe(series);
     from = numbers_of_maps(config, "interpolate.from", maps.size());
     to = numbers_of_maps(config, "interpolate.to", maps.size());

@@ -69,6 +69,14 @@ void load(const Communicator& comm, const std::string& good, Maps& maps) {
 
 }  // namespace
 
+MapSeries read_series(const Config& config) {
+  MapSeries series;
+  series.output = read_output(config);
+  series.seed = read_seed(config);
+  series.limits = read_run_limits(config);
+  return series;
+}
+
 ExitCode draw_series(const CommandLine& line, const Stopwatch& watch, const MapSeries& series) {
   const Communicator& comm = line.comm;
   const Grid grid = series.grid;

@@ -1,4 +1,5 @@
-/// Maps drawn one by one, sharded over ranks: what `simulate kappa`, `generate`, `reconstruct` and others have in common.
+/// Maps drawn one by one, sharded over ranks: what `simulate kappa`, `generate`, `reconstruct` and others have in
+/// common.
 #pragma once
 
 #include <functional>
@@ -29,9 +30,14 @@ struct MapSeries {
   int batch = 16;               ///< maps drawn at once
   /// out[i] <- map first + i, i < n <= batch; a function of that number alone.
   std::function<void(std::int64_t first, int n, const MapBatch& out)> draw;
-  /// Writes what else belongs into the result, given this rank's maps [map of the shard, y, x]. Collective; may be none.
+  /// Writes what else belongs into the result, given this rank's maps [map of the shard, y, x]. Collective; may be
+  /// none.
   std::function<void(ResultFile& result, const ShardRange& shard, const std::vector<float>& maps)> more;
 };
+
+/// A series with output, seed and limits as the configuration has them.
+/// @throws Error(usage)
+MapSeries read_series(const Config& config);
 
 /// Draws the maps and writes the result, with checkpoints of what is drawn in between. Collective.
 /// @return done or stopped

@@ -42,13 +42,11 @@ ExitCode run_reconstruct(const CommandLine& line) {
   std::unique_ptr<VaeRunner> runner;
   const Space space;
   line.comm.together([&] {
+    series = read_series(config);
     series.command = "reconstruct";
     series.doing = "reconstructing";
     series.dataset = "/reconstruction/mean";
     series.long_name = "mean of decoded draws, in units of the map's deviation";
-    series.output = read_output(config);
-    series.seed = read_seed(config);
-    series.limits = read_run_limits(config);
     maps.describe(series);
     chosen = maps.part(config.choice("reconstruct.part", "all", {"all", "training", "validation", "test"}));
     series.samples = static_cast<std::int64_t>(chosen.size());

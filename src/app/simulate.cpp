@@ -92,11 +92,10 @@ ExitCode run_simulate(const CommandLine& line) {
     require(line.arguments == std::vector<std::string>{"kappa"}, ExitCode::usage,
             "umbriel cannot simulate " + line.arguments.front(), "umbriel simulate",
             "the targets there are: kappa, dust");
+    series = read_series(config);
     series.command = "simulate kappa";
     series.doing = "simulating";
     series.dataset = "/simulation/kappa";
-    series.output = read_output(config);
-    series.seed = read_seed(config);
     series.samples = config.integer("simulate.samples", 1, 1, std::int64_t{1} << 31);
     const std::vector<double> size = config.numbers("simulate.size", std::vector<double>{360, 360});
     require(size.size() == 2 && std::all_of(size.begin(), size.end(), [](double n) { return n >= 2 && n <= 65536; }),
@@ -116,7 +115,6 @@ ExitCode run_simulate(const CommandLine& line) {
       const std::string path = config.path("simulate.power_spectrum");
       series.inputs.push_back({path, sha256_of_file(path)});
     }
-    series.limits = read_run_limits(config);
     config.reject_unknown_keys();
     // More samples extend a run.
     series.identity = identity_of(config, series.seed, series.inputs, {"run.", "simulate.samples "});

@@ -53,7 +53,8 @@ class FlowGenerator final : public MapGenerator {
       : networks_(Config::parse(record.config, path), record.conditions.size()),
         step_(record.quantisation_step),
         transform_(record.field, record.grid, record.pixel_arcmin),
-        runner_(*networks_.flow, record.grid, batch_of(record.grid), FlowRunner::Memory::inference, options),
+        runner_(*networks_.flow, record.grid, maps_at_once(record.grid, 128 * 128), FlowRunner::Memory::inference,
+                options),
         noise_("umbriel::latent_maps", batch(), record.grid.height, record.grid.width),
         keys_("umbriel::latent_keys", static_cast<std::size_t>(batch())) {
     nn::load_weights(path, networks_.parameters, networks_.parameters.values());
@@ -78,12 +79,6 @@ class FlowGenerator final : public MapGenerator {
   }
 
  private:
-  static int batch_of(Grid grid) {
-    int n = 1;
-    while (n < 16 && 2 * n * grid.pixels() <= (runs_on_host ? 128 * 128 : 4096 * 4096)) n *= 2;
-    return n;
-  }
-
   FlowNetworks networks_;
   double step_;
   FieldTransform transform_;

@@ -85,6 +85,12 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
   return record;
 }
 
+int maps_at_once(Grid grid, std::int64_t host_pixels) {
+  int n = 1;
+  while (n < 16 && 2 * n * grid.pixels() <= (runs_on_host ? host_pixels : 4096 * 4096)) n *= 2;
+  return n;
+}
+
 std::unique_ptr<MapGenerator> make_generator(const std::string& path, const GenerativeModelRecord& record,
                                              const Config& config, const nn::Options& options) {
   if (record.kind == "diffusion") return make_diffusion_generator(path, record, config, options);

@@ -3,6 +3,7 @@
 /// Their files are safetensors with the network's settings, those of the transform, and the size of maps as metadata.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -47,6 +48,10 @@ class MapGenerator {
  protected:
   std::function<void(std::int64_t map, float* out)> conditions_of_;
 };
+
+/// Maps that a model takes at once: a power of two up to 16, as many as fit in `host_pixels` on a processor, or in
+/// 4096 x 4096 on a device; at least one.
+int maps_at_once(Grid grid, std::int64_t host_pixels);
 
 /// @param config  keys of how it draws, where a kind has any
 /// @throws as GenerativeModelRecord::load, and as nn::load_weights

@@ -149,7 +149,7 @@ class VaeGenerator final : public MapGenerator {
   VaeGenerator(const std::string& path, const Config& config, const nn::Options& options)
       : model_(TrainedVae::load(path)),
         transform_(model_.record.field, model_.record.grid, model_.record.pixel_arcmin),
-        runner_(*model_.vae, batch_of(model_.record.grid), options),
+        runner_(*model_.vae, maps_at_once(model_.record.grid, vae_host_pixels), options),
         normals_("umbriel::latent_normals", runner_.batch(), 1, model_.vae->latent()),
         keys_("umbriel::latent_keys", static_cast<std::size_t>(runner_.batch())) {
     const bool has_flow = model_.vae->flow() != nullptr;
@@ -174,12 +174,6 @@ class VaeGenerator final : public MapGenerator {
   }
 
  private:
-  static int batch_of(Grid grid) {
-    int n = 1;
-    while (n < 16 && 2 * n * grid.pixels() <= (runs_on_host ? 256 * 256 : 4096 * 4096)) n *= 2;
-    return n;
-  }
-
   TrainedVae model_;
   FieldTransform transform_;
   VaeRunner runner_;

@@ -114,6 +114,9 @@ class VaeRunner {
   nn::Value x_, statistics_, z_, map_, u_, flowed_;
 };
 
+/// Pixels of a batch that a processor makes at once: more would leave its cache.
+inline constexpr std::int64_t vae_host_pixels = 256 * 256;
+
 /// A trained VAE from its file.
 struct TrainedVae {
   GenerativeModelRecord record;

@@ -1,6 +1,7 @@
 // Starts the program as a user would, in an empty folder of its own.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -100,6 +101,28 @@ inline void write_survey_files(const Folder& folder, int height = 24, int width 
                "[run]\noutput = \"out.h5\"\n[survey]\nshear = [\"e1.fits\", \"e2.fits\"]\nnoise = \"noise.fits\"\n"
                "mask = \"mask.fits\"\npixel_arcmin = 0.5\n[prior]\npower_spectrum = \"cl.txt\"\n"
                "[sampler]\nchains = 6\n[reference]\ndraws = 4\n");
+}
+
+/// A command that is to be refused.
+struct Refusal {
+  const char* arguments;
+  int code, ranks;
+  const char* word;  ///< of the message
+};
+
+/// Each is refused with its exit code and word, says a remedy, and leaves nothing behind.
+/// @param start  what comes before the arguments
+template <class Refusals>
+void expect_refusals(const Folder& folder, const Refusals& refusals, const std::string& start = "") {
+  const auto before = folder.files();
+  for (const Refusal& refusal : refusals) {
+    SCOPED_TRACE(refusal.arguments);
+    const Outcome outcome = folder.umbriel(start + refusal.arguments, refusal.ranks);
+    EXPECT_EQ(outcome.code, refusal.code) << outcome.output;
+    EXPECT_NE(outcome.output.find(refusal.word), std::string::npos) << outcome.output;
+    EXPECT_NE(outcome.output.find("\u2014"), std::string::npos) << "a remedy in " << outcome.output;
+    EXPECT_EQ(folder.files(), before) << "nothing is left behind";
+  }
 }
 
 }  // namespace umbriel::testing

@@ -304,13 +304,7 @@ TEST(Generate, RefusesBadInput) {
   write_training(folder);
   ASSERT_EQ(folder.umbriel("train flow flow.toml").code, 0);
   folder.write("bad.safetensors", "not a model");
-  const auto before = folder.files();
-  struct Bad {
-    const char* arguments;
-    int code, ranks;
-    const char* word;
-  };
-  const Bad cases[] = {
+  const Refusal cases[] = {
       {"generate kappa --set run.output=x.h5", 2, 1, "generate.model"},
       {"generate kappa --set run.output=x.h5 --set generate.model=bad.safetensors", 3, 2, "bad.safetensors"},
       {"generate kappa --set run.output=x.h5 --set generate.model=none.safetensors", 5, 2, "none.safetensors"},
@@ -331,14 +325,7 @@ TEST(Generate, RefusesBadInput) {
        "diffusion.zero_terminal"},
       {"train diffusion diffusion.toml --set network.kind=uresnet18", 2, 1, "network.kind"},
   };
-  for (const Bad& bad : cases) {
-    SCOPED_TRACE(bad.arguments);
-    const Outcome outcome = folder.umbriel(bad.arguments, bad.ranks);
-    EXPECT_EQ(outcome.code, bad.code) << outcome.output;
-    EXPECT_NE(outcome.output.find(bad.word), std::string::npos) << outcome.output;
-    EXPECT_NE(outcome.output.find("\u2014"), std::string::npos) << "a remedy in " << outcome.output;
-    EXPECT_EQ(folder.files(), before) << "nothing is left behind";
-  }
+  expect_refusals(folder, cases);
 }
 
 }  // namespace

@@ -230,12 +230,7 @@ TEST(Tune, CountsFailuresAndEndsWhereTheSpaceEnds) {
 }
 
 TEST(Tune, RefusesBadInput) {
-  struct Bad {
-    const char* arguments;
-    int code, ranks;
-    const char* word;
-  };
-  const Bad cases[] = {
+  const Refusal cases[] = {
       {"--set tune.trial=3", 2, 2, "did you mean tune.trials"},
       {"--set train.step=3", 2, 1, "did you mean train.steps"},
       {"--set tune.train=trees", 2, 1, "cannot train trees"},
@@ -266,15 +261,7 @@ TEST(Tune, RefusesBadInput) {
   };
   const Folder folder;
   write_search(folder, ranges);
-  const auto before = folder.files();
-  for (const Bad& bad : cases) {
-    SCOPED_TRACE(bad.arguments);
-    const Outcome outcome = folder.umbriel(std::string("tune flow.toml ") + bad.arguments, bad.ranks);
-    EXPECT_EQ(outcome.code, bad.code) << outcome.output;
-    EXPECT_NE(outcome.output.find(bad.word), std::string::npos) << outcome.output;
-    EXPECT_NE(outcome.output.find("\u2014"), std::string::npos) << "a remedy in " << outcome.output;
-    EXPECT_EQ(folder.files(), before) << "nothing is left behind";
-  }
+  expect_refusals(folder, cases, "tune flow.toml ");
   // A record that was damaged is not taken for a result.
   ASSERT_EQ(folder.umbriel("tune flow.toml --set tune.trials=2").code, 0);
   folder.write("tune.trials/001.toml", "state = \"done\"\npoint = [0, 1");

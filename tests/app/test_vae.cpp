@@ -206,23 +206,12 @@ TEST(Autoencoder, InpaintsTheSameOnAnyNumberOfRanks) {
   std::vector<float> none(side * side, 0);
   write_fits_map(folder / "empty.fits", none.data(), {side, side}, "", "mask");
   write_fits_map(folder / "small.fits", none.data(), {8, 8}, "", "mask");
-  const auto before = folder.files();
-  struct Bad {
-    const char* more;
-    int code, ranks;
-    const char* word;
-  };
-  for (const Bad& bad :
-       {Bad{" --set inpaint.mask=empty.fits", 3, 2, "empty.fits"}, Bad{" --set inpaint.mask=half.fits", 3, 1, "0.5"},
-        Bad{" --set inpaint.mask=small.fits", 3, 2, "16 x 16"}, Bad{" --set inpaint.noise=0", 2, 1, "inpaint.noise"},
-        Bad{" --set inpaint.map=30", 2, 1, "inpaint.map"}}) {
-    SCOPED_TRACE(bad.more);
-    const Outcome outcome = folder.umbriel(command + bad.more, bad.ranks);
-    EXPECT_EQ(outcome.code, bad.code) << outcome.output;
-    EXPECT_NE(outcome.output.find(bad.word), std::string::npos) << outcome.output;
-    EXPECT_NE(outcome.output.find("\u2014"), std::string::npos) << "a remedy in " << outcome.output;
-    EXPECT_EQ(folder.files(), before);
-  }
+  const Refusal cases[] = {{" --set inpaint.mask=empty.fits", 3, 2, "empty.fits"},
+                           {" --set inpaint.mask=half.fits", 3, 1, "0.5"},
+                           {" --set inpaint.mask=small.fits", 3, 2, "16 x 16"},
+                           {" --set inpaint.noise=0", 2, 1, "inpaint.noise"},
+                           {" --set inpaint.map=30", 2, 1, "inpaint.map"}};
+  expect_refusals(folder, cases, command);
 }
 
 TEST(Autoencoder, TrainingStoppedBySignalGoesOnToTheSameWeights) {
@@ -257,13 +246,7 @@ TEST(Autoencoder, RefusesBadInput) {
     file.write<float>({"/patches/map", {}, "1", "patch"}, {2, 8, 8}, maps.data());
     file.commit();
   }
-  const auto before = folder.files();
-  struct Bad {
-    const char* arguments;
-    int code, ranks;
-    const char* word;
-  };
-  const Bad cases[] = {
+  const Refusal cases[] = {
       {"train vae dust.toml --set network.encoder=[8,8,8,8,8]", 2, 2, "multiples of 32"},
       {"train vae dust.toml --set network.latent=1", 2, 1, "network.latent"},
       {"train vae dust.toml --set data.validation_fraction=0.2", 2, 1, "data.validation_fraction"},
@@ -285,14 +268,7 @@ TEST(Autoencoder, RefusesBadInput) {
        "--set interpolate.from=[0] --set interpolate.to=[30]",
        2, 2, "0 to 29"},
   };
-  for (const Bad& bad : cases) {
-    SCOPED_TRACE(bad.arguments);
-    const Outcome outcome = folder.umbriel(bad.arguments, bad.ranks);
-    EXPECT_EQ(outcome.code, bad.code) << outcome.output;
-    EXPECT_NE(outcome.output.find(bad.word), std::string::npos) << outcome.output;
-    EXPECT_NE(outcome.output.find("\u2014"), std::string::npos) << "a remedy in " << outcome.output;
-    EXPECT_EQ(folder.files(), before) << "nothing is left behind";
-  }
+  expect_refusals(folder, cases);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <map>
 
+#include "folder.hpp"
 #include "umbriel/models/flow_model.hpp"
 #include "umbriel/nn/trainer.hpp"
 
@@ -190,13 +191,10 @@ class QuantisedGaussian : public ::testing::Test {
   static constexpr std::uint64_t seed = 5;
 
   void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "umbriel-steps-XXXXXX").string();
-    folder_ = ::mkdtemp(pattern.data());
     // C_l = (a pixel's side)^2
     const double side = 2.0 / 60 / 180 * 3.14159265358979;
     std::ofstream(folder_ + "/cl.txt") << "1 " << side * side << "\n1000000 " << side * side << "\n";
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   Config config(const std::string& dequantisation, const std::string& transform = "linear") const {
     return Config::parse("[data]\nsimulate = {kind = 'gaussian', power_spectrum = '" + folder_ +
@@ -227,7 +225,8 @@ class QuantisedGaussian : public ::testing::Test {
     return task.validate(Space(), values)[0].second;
   }
 
-  std::string folder_;
+  const testing::Folder made_;
+  const std::string folder_ = made_.path();
 };
 
 double cumulative(double x) { return 0.5 * std::erfc(-x / std::sqrt(2.0)); }

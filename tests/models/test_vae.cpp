@@ -10,6 +10,7 @@
 #include <fstream>
 #include <string>
 
+#include "folder.hpp"
 #include "umbriel/nn/initialise.hpp"
 #include "umbriel/rng/normal.hpp"
 
@@ -283,12 +284,9 @@ TEST_F(LatentFlowTest, GradientsOfItsLikelihoodAreFiniteDifferences) {
 class VaeTaskTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "umbriel-vae-XXXXXX").string();
-    folder_ = ::mkdtemp(pattern.data());
     std::ofstream(folder_ + "/cl.txt")
         << "1 1e-6\n500 1e-6\n1000 6e-8\n2000 4e-9\n4000 2e-10\n10000 1e-11\n";  // smooth fields
   }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
 
   Config config(const std::string& more) const {
     return Config::parse("[data]\nsimulate = {kind = 'gaussian', power_spectrum = '" + folder_ +
@@ -298,7 +296,8 @@ class VaeTaskTest : public ::testing::Test {
                          "test");
   }
 
-  std::string folder_;
+  const testing::Folder made_;
+  const std::string folder_ = made_.path();
 };
 
 /// The loss as losses say it, and the gradients of its mean.
