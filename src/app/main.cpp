@@ -77,7 +77,9 @@ constexpr Command commands[] = {
      umbriel::run_covariance, Command::Takes::config},
     {"inspect", "verify a result or model file and say what is in it", "Example: umbriel inspect cosmos.h5",
      umbriel::run_inspect, Command::Takes::result},
-    {"report", "write a result as one self-contained HTML page", "Example: umbriel report cosmos.h5 -o cosmos.html",
+    {"report", "write a result as one self-contained HTML page",
+     "Example: umbriel report cosmos.h5 -o cosmos.html\n"
+     "Several files of `stats` are compared: umbriel report test.stats.h5 new.stats.h5 -o compared.html",
      umbriel::run_report, Command::Takes::result},
 };
 

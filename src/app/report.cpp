@@ -1,7 +1,8 @@
-// umbriel report: a result as one HTML page.
+// umbriel report: a result, or statistics of several ensembles of maps, as one HTML page.
 #include "umbriel/report/report.hpp"
 
 #include <filesystem>
+#include <memory>
 
 #include "umbriel/app/commands.hpp"
 #include "umbriel/base/log.hpp"
@@ -9,15 +10,18 @@
 namespace umbriel {
 
 ExitCode run_report(const CommandLine& line) {
-  require(line.arguments.size() == 1, ExitCode::usage, "a report is about one result file", "umbriel report",
-          "name one");
-  const std::string& input = line.arguments.front();
-  const std::string output =
-      line.output.empty() ? std::filesystem::path(input).replace_extension(".html").string() : line.output;
+  const std::string output = line.output.empty()
+                                 ? std::filesystem::path(line.arguments.front()).replace_extension(".html").string()
+                                 : line.output;
   line.comm.together([&] {
     if (!line.comm.is_root()) return;
-    require_seal(input);  // before the HDF5 library, which does not stand damaged bytes, sees the file
-    write_report(Hdf5Reader(input), output);
+    std::vector<std::unique_ptr<Hdf5Reader>> files;
+    std::vector<const Hdf5Reader*> results;
+    for (const std::string& input : line.arguments) {
+      require_seal(input);  // before the HDF5 library, which does not stand damaged bytes, sees the file
+      results.push_back(files.emplace_back(std::make_unique<Hdf5Reader>(input)).get());
+    }
+    write_report(results, output);
   });
   log::info("wrote " + output);
   return ExitCode::done;

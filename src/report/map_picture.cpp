@@ -28,6 +28,28 @@ Axis sky_axis(const Hdf5Reader& file, const std::string& name, std::size_t n, do
   return {"", factor * centres.front() - step / 2, factor * centres.back() + step / 2, false};
 }
 
+/// The map as a picture, at most `largest_picture` pixels a side; the last row of the map is at the top.
+std::string map_png(const Field& field, const Map& map, const Look& look) {
+  const std::size_t k = shrink_factor(field);
+  const std::size_t width = (field.columns + k - 1) / k, height = (field.rows + k - 1) / k;
+  std::vector<std::uint8_t> indices(width * height);
+  for (std::size_t row = 0; row < height; ++row) {
+    for (std::size_t column = 0; column < width; ++column) {
+      double sum = 0;
+      int n = 0;
+      for (std::size_t i = row * k; i < std::min((row + 1) * k, field.rows); ++i) {
+        for (std::size_t j = column * k; j < std::min((column + 1) * k, field.columns); ++j) {
+          const float value = map[i * field.columns + j];
+          if (std::isfinite(value)) sum += value, ++n;
+        }
+      }
+      indices[(height - 1 - row) * width + column] =
+          n > 0 ? Colormap::index(sum / n, look.low, look.high) : Colormap::no_value;
+    }
+  }
+  return encode_png(int(width), int(height), indices, look.colours->palette(), Colormap::no_value);
+}
+
 }  // namespace
 
 std::string edge_path(const std::vector<std::uint8_t>& observed, std::size_t rows, std::size_t columns) {
@@ -94,15 +116,20 @@ Map read_map(const Hdf5Reader& file, const Field& field, const std::string& name
   return file.read<float>(name, static_cast<std::uint64_t>(item), 1);
 }
 
+Field field_of(const Hdf5Reader& file, std::size_t rows, std::size_t columns) {
+  Field field;
+  field.rows = rows;
+  field.columns = columns;
+  field.x = sky_axis(file, "x", columns, field.pixel_arcmin);
+  field.y = sky_axis(file, "y", rows, field.pixel_arcmin);
+  return field;
+}
+
 Field read_field(const Hdf5Reader& file) {
   const auto shape = *map_shape(file);
   require(shape.size() >= 2 && shape.back() > 0 && shape[shape.size() - 2] > 0, ExitCode::input,
           "the maps of the result have no pixels", file.path(), "the file is damaged or not a result of umbriel");
-  Field field;
-  field.rows = shape[shape.size() - 2];
-  field.columns = shape.back();
-  field.x = sky_axis(file, "x", field.columns, field.pixel_arcmin);
-  field.y = sky_axis(file, "y", field.rows, field.pixel_arcmin);
+  Field field = field_of(file, shape[shape.size() - 2], shape.back());
   for (const float m : read_map(file, field, "/survey/mask")) field.observed.push_back(m > 0.5f);
   const auto seen = std::count(field.observed.begin(), field.observed.end(), 1);
   if (seen > 0 && static_cast<std::size_t>(seen) < field.observed.size()) {
@@ -151,24 +178,6 @@ std::size_t shrink_factor(const Field& field) {
 
 std::string map_figure(const Field& field, const Map& map, const Look& look, const std::string& title,
                        const std::string& caption) {
-  const std::size_t k = shrink_factor(field);
-  const std::size_t width = (field.columns + k - 1) / k, height = (field.rows + k - 1) / k;
-  std::vector<std::uint8_t> indices(width * height);
-  for (std::size_t row = 0; row < height; ++row) {
-    for (std::size_t column = 0; column < width; ++column) {
-      double sum = 0;
-      int n = 0;
-      for (std::size_t i = row * k; i < std::min((row + 1) * k, field.rows); ++i) {
-        for (std::size_t j = column * k; j < std::min((column + 1) * k, field.columns); ++j) {
-          const float value = map[i * field.columns + j];
-          if (std::isfinite(value)) sum += value, ++n;
-        }
-      }
-      indices[(height - 1 - row) * width + column] =
-          n > 0 ? Colormap::index(sum / n, look.low, look.high) : Colormap::no_value;
-    }
-  }
-  const std::string png = encode_png(int(width), int(height), indices, look.colours->palette(), Colormap::no_value);
   const auto ticks = [](const Axis& axis) {
     auto all = nice_ticks(axis, 5);
     for (auto& tick : all) {
@@ -180,9 +189,50 @@ std::string map_figure(const Field& field, const Map& map, const Look& look, con
   plot.x_ticks(ticks(field.x))
       .y_ticks(ticks(field.y))
       .aspect(double(field.rows) / double(field.columns))
-      .picture(png, int(field.columns), int(field.rows), field.edge)
+      .picture(map_png(field, map, look), int(field.columns), int(field.rows), field.edge)
       .colour_bar(*look.colours, look.low, look.high, look.label);
   return figure(plot.svg(title + ", map"), title, caption);
+}
+
+std::string panels_figure(const Field& field, const std::vector<Panel>& panels, std::size_t per_row, double width,
+                          const std::string& title, const std::string& caption) {
+  constexpr double gap = 8, above = 18, bar = 84;  // between pictures; for a title; for a colour bar and its words
+  std::vector<const Look*> looks;                  // each once
+  for (const Panel& panel : panels) {
+    const Look& look = panel.look;
+    const bool known = std::any_of(looks.begin(), looks.end(), [&](const Look* other) {
+      return other->colours == look.colours && other->low == look.low && other->high == look.high;
+    });
+    if (!known) looks.push_back(&look);
+  }
+  const double side = (width - bar * double(looks.size()) - gap * double(per_row - 1)) / double(per_row);
+  const double tall = side * double(field.rows) / double(field.columns);
+  const std::size_t rows = (panels.size() + per_row - 1) / per_row;
+  const double height = double(rows) * (above + tall + gap);
+  std::string out = fmt::format("<svg class=\"plot\" viewBox=\"0 0 {:.0f} {:.1f}\" role=\"img\" aria-label=\"{}\">",
+                                width, height, escape_html(title));
+  for (std::size_t i = 0; i < panels.size(); ++i) {
+    const double x = double(i % per_row) * (side + gap), y = double(i / per_row) * (above + tall + gap) + above;
+    out += fmt::format("<text class=\"label\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"middle\">{}</text>", x + side / 2,
+                       y - 5, escape_html(panels[i].title));
+    out += fmt::format(
+        "<svg x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" viewBox=\"0 0 {} {}\" "
+        "preserveAspectRatio=\"none\"><image{} width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" "
+        "href=\"{}\"/>{}</svg>",
+        x, y, side, tall, field.columns, field.rows,
+        std::max(field.columns, field.rows) <= 160 ? " class=\"pixels\"" : "", field.columns, field.rows,
+        png_data_uri(map_png(field, panels[i].map, panels[i].look)), panels[i].edge);
+    out += fmt::format("<rect class=\"axis\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\"/>", x, y,
+                       side, tall);
+  }
+  for (std::size_t i = 0; i < looks.size(); ++i) {
+    // A plot of nothing but its colour bar: as high as the first row of pictures.
+    const double x = double(per_row) * (side + gap) - gap + bar * double(i);
+    out += fmt::format(
+        "<g transform=\"translate({:.1f} {:.1f})\">{}</g>", x, above,
+        colour_bar_svg(*looks[i]->colours, {"", looks[i]->low, looks[i]->high, false}, tall, looks[i]->label));
+  }
+  return figure(out + "</svg>", title, caption);
 }
 
 Map only_observed(const Field& field, Map map) {

@@ -40,6 +40,9 @@ std::optional<std::vector<std::uint64_t>> map_shape(const Hdf5Reader& file);
 /// The grid of a file for which `map_shape` is something. @throws Error(input) if it has no pixels
 Field read_field(const Hdf5Reader& file);
 
+/// The grid of maps of a file that has them elsewhere: all pixels observed.
+Field field_of(const Hdf5Reader& file, std::size_t rows, std::size_t columns);
+
 /// Edge between observed and unobserved pixels, as an SVG path in pixels of the picture (last row of the map on top).
 /// Regions smaller than `smallest_outlined` are not outlined.
 std::string edge_path(const std::vector<std::uint8_t>& observed, std::size_t rows, std::size_t columns);
@@ -66,6 +69,19 @@ std::size_t shrink_factor(const Field& field);
 /// The map as a figure with axes and colour bar; the last row of the map is at the top.
 std::string map_figure(const Field& field, const Map& map, const Look& look, const std::string& title,
                        const std::string& caption);
+
+/// One of many small pictures.
+struct Panel {
+  Map map;
+  Look look;
+  std::string title;   ///< plain text above it
+  std::string edge{};  ///< SVG over it, in pixels of the map; the last row of the map on top
+};
+
+/// Pictures in rows without axes, `per_row` of them, with a colour bar for each look they have.
+/// @param width  of the figure, in units of which text is 12 high: about the pixels it has on the page
+std::string panels_figure(const Field& field, const std::vector<Panel>& panels, std::size_t per_row, double width,
+                          const std::string& title, const std::string& caption);
 
 /// Unobserved pixels blanked.
 Map only_observed(const Field& field, Map map);

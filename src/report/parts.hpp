@@ -36,6 +36,23 @@ Part covariance_part(const Hdf5Reader& file);
 bool has_search(const Hdf5Reader& file);
 Part search_part(const Hdf5Reader& file);
 
+bool has_reconstructions(const Hdf5Reader& file);
+Part reconstruction_part(const Hdf5Reader& file);
+
+bool has_interpolation(const Hdf5Reader& file);
+Part interpolation_part(const Hdf5Reader& file);
+
+bool has_new_patches(const Hdf5Reader& file);
+Part new_patches_part(const Hdf5Reader& file);
+
+bool has_inpainting(const Hdf5Reader& file);
+Part inpainting_part(const Hdf5Reader& file);
+
+bool has_statistics(const Hdf5Reader& file);
+/// Of one file, or of several to compare with the first.
+/// @throws Error(input) for bins that differ, or nothing in common; Error(usage) for more files than there are colours
+Part statistics_part(const std::vector<const Hdf5Reader*>& files);
+
 Part::Section provenance_section(const Hdf5Reader& file);
 
 /// Fills `section.html` with what tells whether the chains agree; false if the file says nothing about its chains.

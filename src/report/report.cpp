@@ -72,10 +72,16 @@ namespace {
 
 using report::Part;
 
-std::string header(const Hdf5Reader& file, const Part& part, const std::vector<Part::Section>& sections) {
+std::string file_name(const Hdf5Reader& file) {
+  return escape_html(std::filesystem::path(file.path()).filename().string());
+}
+
+/// @param names  of the files, as HTML
+std::string header(const Hdf5Reader& file, const std::string& names, const Part& part,
+                   const std::vector<Part::Section>& sections) {
   std::string out =
       fmt::format("<header>\n<p class=\"brand\">umbriel <span>report</span></p>\n<h1>{}</h1>\n", part.title);
-  std::string subtitle = escape_html(std::filesystem::path(file.path()).filename().string());
+  std::string subtitle = names;
   for (const auto& [name, text] : {std::pair{"command", "<code>umbriel {}</code>"}, {"started", "started {}"}}) {
     std::string value = report::attribute_or(file, "/", name);
     if (value.size() == 20 && value[10] == 'T' && value[19] == 'Z')
@@ -95,25 +101,55 @@ std::string header(const Hdf5Reader& file, const Part& part, const std::vector<P
 
 }  // namespace
 
-std::string report_html(const Hdf5Reader& result) {
-  // 1. What is in the file.
-  const bool samples = report::has_samples(result), validation = report::has_validation(result);
-  const bool covariance = report::has_covariance(result), search = report::has_search(result);
-  require(samples || validation || covariance || search, ExitCode::input,
-          "no posterior, summary, validation, covariance or search in the file: there is nothing to report",
-          result.path(),
-          "give the file that 'umbriel sample', 'umbriel validate', 'umbriel covariance' or 'umbriel tune' wrote");
+std::string report_html(const Hdf5Reader& result) { return report_html(std::vector{&result}); }
 
-  // 2. Its parts.
-  Part part = samples      ? report::sample_part(result)
-              : validation ? report::validate_part(result)
-              : covariance ? report::covariance_part(result)
-                           : report::search_part(result);
+std::string report_html(const std::vector<const Hdf5Reader*>& results) {
+  // 1. What is in the files.
+  const Hdf5Reader& result = *results.at(0);
+  for (const Hdf5Reader* file : results) {
+    require(results.size() == 1 || report::has_statistics(*file), ExitCode::input,
+            "several files make one page only if all hold statistics of maps", file->path(),
+            "give files that 'umbriel stats' wrote, or one file");
+  }
+  // 2. Its parts: of the first kind that there is.
+  Part part;
+  const bool samples = report::has_samples(result), validation = report::has_validation(result);
+  if (report::has_statistics(result)) {
+    part = report::statistics_part(results);
+  } else if (report::has_inpainting(result)) {  // it has samples, too
+    part = report::inpainting_part(result);
+  } else if (samples) {
+    part = report::sample_part(result);
+  } else if (validation) {
+    part = report::validate_part(result);
+  } else if (report::has_covariance(result)) {
+    part = report::covariance_part(result);
+  } else if (report::has_search(result)) {
+    part = report::search_part(result);
+  } else if (report::has_reconstructions(result)) {
+    part = report::reconstruction_part(result);
+  } else if (report::has_interpolation(result)) {
+    part = report::interpolation_part(result);
+  } else {
+    require(report::has_new_patches(result), ExitCode::input,
+            "there is nothing to report: no posterior, validation, statistics, covariance, search or patches",
+            result.path(),
+            "give a file that 'umbriel sample', 'validate', 'stats', 'covariance', 'tune', 'reconstruct', "
+            "'interpolate', 'inpaint' or 'generate dust' wrote");
+    part = report::new_patches_part(result);
+  }
   if (samples && validation) {
     Part second = report::validate_part(result);
     for (auto& section : second.sections) part.sections.push_back(std::move(section));
   }
-  part.sections.push_back(report::provenance_section(result));
+  Part::Section provenance{"provenance", "Provenance", ""};
+  std::string names;
+  for (const Hdf5Reader* file : results) {
+    names += (names.empty() ? "" : ", ") + file_name(*file);
+    if (results.size() > 1) provenance.html += "<h3>" + file_name(*file) + "</h3>\n";
+    provenance.html += report::provenance_section(*file).html;
+  }
+  part.sections.push_back(std::move(provenance));
 
   // 3. The page.
   std::string page =
@@ -123,12 +159,12 @@ std::string report_html(const Hdf5Reader& result) {
       // The browser itself refuses scripts and anything from elsewhere.
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src "
       "'unsafe-inline'\">\n";
-  page += fmt::format("<title>{} \u2013 umbriel</title>\n<style>\n{}</style>\n</head>\n<body>\n",
-                      escape_html(std::filesystem::path(result.path()).filename().string()), report::style_sheet());
+  page += fmt::format("<title>{} \u2013 umbriel</title>\n<style>\n{}</style>\n</head>\n<body>\n", names,
+                      report::style_sheet());
   if (!part.definitions.empty()) {
     page += "<svg class=\"definitions\" aria-hidden=\"true\"><defs>" + part.definitions + "</defs></svg>\n";
   }
-  page += "<main>\n" + header(result, part, part.sections);
+  page += "<main>\n" + header(result, names, part, part.sections);
   for (const auto& section : part.sections) {
     page +=
         fmt::format("<section id=\"{}\">\n<h2>{}</h2>\n{}</section>\n", section.anchor, section.title, section.html);
@@ -137,7 +173,11 @@ std::string report_html(const Hdf5Reader& result) {
 }
 
 void write_report(const Hdf5Reader& result, const std::string& html_path) {
-  const std::string page = report_html(result);
+  write_report(std::vector{&result}, html_path);
+}
+
+void write_report(const std::vector<const Hdf5Reader*>& results, const std::string& html_path) {
+  const std::string page = report_html(results);
   const std::string temporary = html_path + ".tmp";
   std::ofstream stream(temporary, std::ios::binary);
   stream << page << std::flush;

@@ -69,7 +69,38 @@ std::vector<Tick> logarithmic_ticks(double low, double high, int wanted) {
   return ticks;
 }
 
+/// Room for the words of ticks, five characters at least.
+double tick_width(const std::vector<Tick>& ticks) {
+  double width = 5 * character_width;
+  for (const auto& tick : ticks) width = std::max(width, text_width(tick.label));
+  return width;
+}
+
 }  // namespace
+
+std::string colour_bar_svg(const Colormap& map, const Axis& axis, double height, const std::string& label) {
+  constexpr double x = 14;
+  std::vector<std::uint8_t> indices(Colormap::size);
+  for (int i = 0; i < Colormap::size; ++i) indices[std::size_t(i)] = static_cast<std::uint8_t>(Colormap::size - 1 - i);
+  std::string out =
+      fmt::format("<image x=\"{:.1f}\" width=\"10\" height=\"{:.1f}\" preserveAspectRatio=\"none\" href=\"{}\"/>", x,
+                  height, png_data_uri(encode_png(1, Colormap::size, indices, map.palette())));
+  const auto ticks = nice_ticks(axis, 5);
+  std::string marks;
+  for (const auto& tick : ticks) {
+    const double y = height * (1 - axis.fraction(tick.value));
+    marks += fmt::format("M{:.1f} {:.1f}h4", x + 10, y);
+    out += fmt::format("<text class=\"ticks\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>", x + 17, y + 4,
+                       escape_html(tick.label));
+  }
+  out += fmt::format("<path class=\"axis\" d=\"M{0:.1f} 0h10V{1:.1f}h-10Z{2}\"/>", x, height, marks);
+  if (!label.empty()) {
+    out += fmt::format(
+        "<text class=\"label\" transform=\"translate({:.1f} {:.1f}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
+        x + 16 + tick_width(ticks) + 15, height / 2, escape_html(label));
+  }
+  return out;
+}
 
 struct Plot::Frame {
   Axis x, y;
@@ -234,9 +265,7 @@ Plot& Plot::picture(std::string png, int columns, int rows, std::string overlay)
 }
 
 Plot& Plot::colour_bar(const Colormap& map, double low, double high, std::string label) {
-  std::vector<std::uint8_t> indices(Colormap::size);
-  for (int i = 0; i < Colormap::size; ++i) indices[std::size_t(i)] = static_cast<std::uint8_t>(Colormap::size - 1 - i);
-  bar_png_ = encode_png(1, Colormap::size, indices, map.palette());
+  bar_ = &map;
   bar_axis_ = {"", low, high, false};
   bar_label_ = std::move(label);
   return *this;
@@ -261,10 +290,8 @@ Plot& Plot::legend_point(std::string text, const std::string& colour) {
 
 std::string Plot::svg(const std::string& description) const {
   // Room for five characters at least, so that plots side by side get areas of the same size.
-  double label_width = (bar_png_.empty() ? 5 : 4) * character_width, bar_label_width = 5 * character_width;
+  double label_width = (bar_ == nullptr ? 5 : 4) * character_width;
   for (const auto& tick : y_ticks_) label_width = std::max(label_width, text_width(tick.label));
-  const auto bar_ticks = nice_ticks(bar_axis_, 5);
-  for (const auto& tick : bar_ticks) bar_label_width = std::max(bar_label_width, text_width(tick.label));
 
   // The legend flows in rows above the axes.
   std::string legend;
@@ -279,7 +306,8 @@ std::string Plot::svg(const std::string& description) const {
 
   const double left = (y_.label.empty() ? 0 : 20) + label_width + 10;
   const double top = legend_.empty() ? 8 : legend_y + 12;
-  const double right = bar_png_.empty() ? 12 : 14 + 10 + 6 + bar_label_width + (bar_label_.empty() ? 2 : 20);
+  const double right =
+      bar_ == nullptr ? 12 : 14 + 10 + 6 + tick_width(nice_ticks(bar_axis_, 5)) + (bar_label_.empty() ? 2 : 20);
   const double bottom = x_.label.empty() ? 24 : 42;
   const double inner_width = width_ - left - right, inner_height = aspect_ > 0 ? inner_width * aspect_ : height_;
   const Frame frame{x_, y_, left, top, inner_width, inner_height};
@@ -327,23 +355,9 @@ std::string Plot::svg(const std::string& description) const {
         "<text class=\"label\" transform=\"translate({:.1f} {:.1f}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
         -(label_width + 17), inner_height / 2, escape_html(y_.label));
   }
-  if (!bar_png_.empty()) {
-    const double x = inner_width + 14;
-    out += fmt::format("<image x=\"{:.1f}\" width=\"10\" height=\"{:.1f}\" preserveAspectRatio=\"none\" href=\"{}\"/>",
-                       x, inner_height, png_data_uri(bar_png_));
-    std::string bar_marks;
-    for (const auto& tick : bar_ticks) {
-      const double y = inner_height * (1 - bar_axis_.fraction(tick.value));
-      bar_marks += fmt::format("M{:.1f} {:.1f}h4", x + 10, y);
-      out += fmt::format("<text class=\"ticks\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>", x + 17, y + 4,
-                         escape_html(tick.label));
-    }
-    out += fmt::format("<path class=\"axis\" d=\"M{0:.1f} 0h10V{1:.1f}h-10Z{2}\"/>", x, inner_height, bar_marks);
-    if (!bar_label_.empty()) {
-      out += fmt::format(
-          "<text class=\"label\" transform=\"translate({:.1f} {:.1f}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-          x + 16 + bar_label_width + 15, inner_height / 2, escape_html(bar_label_));
-    }
+  if (bar_ != nullptr) {
+    out += fmt::format("<g transform=\"translate({:.1f} 0)\">{}</g>", inner_width,
+                       colour_bar_svg(*bar_, bar_axis_, inner_height, bar_label_));
   }
   return out + "</g></svg>";
 }

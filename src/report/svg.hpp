@@ -43,6 +43,10 @@ struct Stroke {
   std::string dashes = "";  ///< SVG dash lengths, "5 4"
 };
 
+/// A colour bar of this height with its ticks and its label at the right, its upper left corner at (0, 0): what goes
+/// into an SVG element. It is 14 from there to the bar, 10 wide; ticks and label take another 60 or so.
+std::string colour_bar_svg(const Colormap& map, const Axis& axis, double height, const std::string& label);
+
 class Plot {
  public:
   /// @param width  of the whole plot, in the units of its own drawing; text is 12 of them high
@@ -95,7 +99,8 @@ class Plot {
   std::vector<Tick> x_ticks_, y_ticks_;
   std::vector<Mark> marks_;
   std::vector<LegendEntry> legend_;
-  std::string bar_png_, bar_label_;
+  const Colormap* bar_ = nullptr;  // null: none
+  std::string bar_label_;
   Axis bar_axis_;
 };
 

@@ -26,15 +26,17 @@ class ReportTest : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  /// Writes a result file with `fill` and returns its report.
+  /// Writes a result file with `fill` and returns its path.
+  std::string write(const std::string& name, const std::function<void(Hdf5Writer&)>& fill) {
+    const std::string path = (folder_ / name).string();
+    Hdf5Writer writer(path, Communicator());
+    fill(writer);
+    writer.commit();
+    return path;
+  }
+  /// Its report.
   std::string report_of(const std::function<void(Hdf5Writer&)>& fill) {
-    const std::string path = (folder_ / "result.h5").string();
-    {
-      Hdf5Writer writer(path, Communicator());
-      fill(writer);
-      writer.commit();
-    }
-    return report_html(Hdf5Reader(path));
+    return report_html(Hdf5Reader(write("result.h5", fill)));
   }
 
   std::filesystem::path folder_;
@@ -412,6 +414,172 @@ TEST_F(ReportTest, ShowsACovarianceAndAComparison) {
     w.write<double>({"/covariance/covariance", {}, "1", "matrix"}, {3, 3}, matrix.data());
   });
   EXPECT_FALSE(contains(odd, ">Correlation"));
+}
+
+void write_maps(Hdf5Writer& w, const std::string& path, std::uint64_t n, const std::vector<float>& maps) {
+  w.write<float>({path, {}, "1", "maps"}, {n, rows, columns}, maps.data());
+}
+
+void expect_sound(const std::string& page) {
+  EXPECT_EQ(count(page, "<figure>"), count(page, "</figure>"));
+  EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
+  for (const char* piece : {"\"nan", "\"-nan", " nan", " -nan", "inf\"", ">nan"})
+    EXPECT_FALSE(contains(page, piece)) << piece;
+}
+
+TEST_F(ReportTest, ShowsReconstructionsFromTheBestToTheWorst) {
+  const std::uint64_t n = 11, field = rows * columns;
+  const std::vector<double> rmse = {0.5, 0.1, 0.9, 0.3, 0.7, 0.2, 0.6, 0.4, 0.8, std::nan(""), 0.55};
+  const std::string page = report_of([&](Hdf5Writer& w) {
+    write_axes(w);
+    write_maps(w, "/reconstruction/mean", n, numbers(n * field, 0));
+    write_maps(w, "/reconstruction/input", n, numbers(n * field, 0, -2));  // -40 times the reconstruction
+    write_maps(w, "/reconstruction/residual", n, numbers(n * field, 1));
+    write_list(w, "/reconstruction/rmse", rmse);
+    write_list(w, "/reconstruction/map", {100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 110});
+    write_maps(w, "/reconstruction/latent_mean", 1, numbers(field, 1));  // of another shape: left out
+  });
+  // Six of eleven: every second one of the order.
+  std::size_t at = 0;
+  for (const char* title : {"patch 101", "patch 103", "patch 100", "patch 106", "patch 108", "patch 109"}) {
+    const auto found = page.find("<b>" + std::string(title) + "</b>");
+    EXPECT_NE(found, std::string::npos) << title;
+    EXPECT_GT(found, at) << title;
+    at = found;
+  }
+  EXPECT_EQ(count(page, "<b>patch "), 6u);
+  EXPECT_EQ(count(page, ">reconstruction</text>"), 6u);
+  EXPECT_EQ(count(page, "orrelation \u22121.000"), 6u);
+  EXPECT_TRUE(contains(page, "Residual 0.300, correlation"));
+  EXPECT_TRUE(contains(page, "<dd>0.500</dd>")) << "the median of the ten that are numbers, rounded down";
+  EXPECT_TRUE(contains(page, "12\u00b0") || contains(page, "24\u2009\u00d7\u200920 pixels"));
+  EXPECT_FALSE(contains(page, "latent variables"));
+  EXPECT_EQ(picture_of(page, "patch 101").width, int(columns));
+  expect_sound(page);
+  // With a single patch, and without all that may be missing.
+  const std::string small =
+      report_of([&](Hdf5Writer& w) { write_maps(w, "/reconstruction/mean", 1, numbers(field, 0)); });
+  EXPECT_TRUE(contains(small, "<b>patch 0</b>"));
+  expect_sound(small);
+}
+
+TEST_F(ReportTest, ShowsWaysAndNewPatches) {
+  const std::uint64_t n = 15, field = rows * columns;
+  const auto fill = [&](Hdf5Writer& w, bool named) {
+    write_maps(w, "/interpolation/map", n, numbers(n * field, 0));
+    std::vector<double> fraction, from, to, angle;
+    for (std::uint64_t i = 0; i < n; ++i) {
+      fraction.push_back(i < 12 ? double(i) / 11 : double(i - 12) / 2);
+      from.push_back(i < 12 ? 3 : 5), to.push_back(i < 12 ? 9 : 8), angle.push_back(i < 12 ? 81.25 : 60);
+    }
+    write_list(w, "/interpolation/fraction", fraction);
+    if (!named) return;
+    write_list(w, "/interpolation/from", from), write_list(w, "/interpolation/to", to);
+    write_list(w, "/interpolation/angle", angle);
+  };
+  const std::string page = report_of([&](Hdf5Writer& w) { fill(w, true); });
+  for (const char* text : {"<b>from patch 3 to patch 9</b>", "<b>from patch 5 to patch 8</b>", "81.2\u00b0 apart",
+                           ">0.00</text>", ">1.00</text>", ">0.50</text>"})
+    EXPECT_TRUE(contains(page, text)) << text;
+  EXPECT_EQ(count(page, ">1.00</text>"), 2u) << "the end of either way is shown";
+  EXPECT_EQ(count(page, "class=\"pixels\""), 10u + 3u) << "ten of the twelve points of the first way";
+  expect_sound(page);
+  const std::string bare = report_of([&](Hdf5Writer& w) { fill(w, false); });
+  EXPECT_TRUE(contains(bare, "<b>way 2</b>"));
+
+  const std::string fresh =
+      report_of([&](Hdf5Writer& w) { write_maps(w, "/generated/dust", 30, numbers(30 * field, 0)); });
+  EXPECT_TRUE(contains(fresh, "<h1>New patches</h1>"));
+  EXPECT_EQ(count(fresh, "class=\"pixels\""), 24u);
+  expect_sound(fresh);
+}
+
+TEST_F(ReportTest, ShowsAFilledPatch) {
+  const std::uint64_t field = rows * columns;
+  std::vector<float> given = numbers(field, 0), mask(field, 1), mean = given, low = given, high = given,
+                     laplace = given;
+  for (std::uint64_t i = 0; i < field; ++i) {
+    const std::uint64_t row = i / columns, column = i % columns;
+    if (row < 4 || row >= 8 || column < 6 || column >= 11) continue;
+    mask[i] = 0, mean[i] += 0.25f, laplace[i] -= 0.75f;
+    low[i] -= row == 4 ? -0.01f : 0.01f, high[i] += 0.5f;  // the truth is below the quantiles in one row of four
+  }
+  const auto fill = [&](Hdf5Writer& w, bool all) {
+    write_map(w, "/data/map", given), write_map(w, "/data/mask", mask), write_map(w, "/summary/mean", mean);
+    if (!all) return;
+    write_map(w, "/summary/std", std::vector<float>(field, 0.1f));
+    write_map(w, "/summary/quantile_05", low), write_map(w, "/summary/quantile_95", high);
+    write_map(w, "/reference/maximum", mean), write_map(w, "/reference/diffusive", laplace);
+    w.write<float>({"/posterior/map", {}, "1", "draws"}, {8, 2, rows, columns}, numbers(16 * field, 2).data());
+    write_list(w, "/sample_stats/accept_rate", std::vector<double>(8, 0.875));
+    w.attribute("/sample_stats", "nested_r_hat", 1.19);
+  };
+  const std::string page = report_of([&](Hdf5Writer& w) { fill(w, true); });
+  for (const char* text :
+       {"<h1>A filled patch</h1>", "<dd>0.250</dd>", "<dd>0.750</dd>", "<dd>0.100</dd>", "<dd>75\u2009%</dd>",
+        "<dd>1.190</dd>", "<dd>4.17\u2009%</dd>", ">most probable</text>", ">Laplace</text>", ">given map</text>",
+        ">draw 6</text>", "<b>across the hole</b>", "Row 6 of the patch", "<b>Acceptance</b>", "d=\"M6 16h5"})
+    EXPECT_TRUE(contains(page, text)) << text;
+  EXPECT_FALSE(contains(page, ">draw 7<"));
+  EXPECT_FALSE(contains(page, "Weak lensing")) << "it is no page of `sample`";
+  const Picture data = picture_of(page, "maps");
+  EXPECT_EQ(data.pixel(int(rows) - 1 - 5, 8)[3], 0) << "what is hidden is not shown as data";
+  EXPECT_EQ(data.pixel(int(rows) - 1 - 5, 12)[3], 255);
+  expect_sound(page);
+  const std::string bare = report_of([&](Hdf5Writer& w) { fill(w, false); });
+  EXPECT_TRUE(contains(bare, "<b>across the hole</b>"));
+  EXPECT_FALSE(contains(bare, "Laplace</text>"));
+  expect_sound(bare);
+  std::fill(mask.begin(), mask.end(), 1);
+  expect_sound(report_of([&](Hdf5Writer& w) { fill(w, true); }));
+}
+
+/// Statistics of five maps whose medians are `scale` times (1, 2, 4) and whose quartiles are half and twice that.
+void write_statistics(Hdf5Writer& w, double scale, bool with_pdf, double first_bin = 100) {
+  const std::vector<double> factors = {2, 0.5, 1, 8, 0.1}, middle = {1, 2, 4};
+  std::vector<double> values;
+  for (const double factor : factors) {
+    for (const double m : middle) values.push_back(factor * scale * m);
+  }
+  w.write_axis("map", {0, 1, 2, 3, 4}, "1", "index");
+  w.write_axis("band", {first_bin, 200, 300}, "1", "multipole");
+  w.write<double>({"/statistics/power_spectrum", {}, "sr", "C_l"}, {5, 3}, values.data());
+  if (!with_pdf) return;
+  w.write_axis("pdf_bin", {-1, 0, 1}, "1", "value");
+  w.write<double>({"/statistics/pdf", {}, "1", "density"}, {5, 3}, values.data());
+}
+
+TEST_F(ReportTest, ComparesStatisticsOfSeveralFiles) {
+  const std::string test = write("test.stats.h5", [](Hdf5Writer& w) { write_statistics(w, 1, true); });
+  const std::string fresh = write("new_stats.h5", [](Hdf5Writer& w) { write_statistics(w, 1.25, true); });
+  const std::string bare = write("bare.h5", [](Hdf5Writer& w) { write_statistics(w, 1, false); });
+  const std::string other = write("other.h5", [](Hdf5Writer& w) { write_statistics(w, 1, false, 110); });
+  const std::string maps =
+      write("maps.h5", [](Hdf5Writer& w) { write_map(w, "/summary/mean", numbers(rows * columns, 1)); });
+  const auto page_of = [](const std::vector<std::string>& paths) {
+    std::vector<Hdf5Reader> files(paths.begin(), paths.end());
+    std::vector<const Hdf5Reader*> pointers;
+    for (const Hdf5Reader& file : files) pointers.push_back(&file);
+    return report_html(pointers);
+  };
+  const std::string page = page_of({test, fresh});
+  for (const char* text : {"<b>Power spectrum</b>", "<b>Power spectrum, compared</b>", "<b>One-point density</b>",
+                           "maps of test", "maps of new", "test.stats.h5, new_stats.h5", "id=\"pdf\""})
+    EXPECT_TRUE(contains(page, text)) << text;
+  // Quartiles of the density at the last bin: 2, 4 and 8 against 2.5, 5 and 10.
+  EXPECT_TRUE(contains(page,
+                       "Largest differences of new from test: 0.5, 1 and 2 (quartiles, in order). The median of test "
+                       "goes up to 4."));
+  EXPECT_EQ(count(page, "<h3>test.stats.h5</h3>"), 1u) << "provenance of each";
+  EXPECT_EQ(count(page, "<h3>new_stats.h5</h3>"), 1u);
+  expect_sound(page);
+  EXPECT_EQ(count(page_of({test}), "<figure>"), 2u);
+  EXPECT_TRUE(contains(page_of({test, bare}), "left out: One-point density"));
+  for (const std::vector<std::string>& paths :
+       std::vector<std::vector<std::string>>{{test, other}, {test, maps}, {maps, maps}}) {
+    EXPECT_EQ(code_of([&] { page_of(paths); }), ExitCode::input) << paths[1];
+  }
+  EXPECT_EQ(code_of([&] { page_of(std::vector<std::string>(7, test)); }), ExitCode::usage);
 }
 
 TEST_F(ReportTest, RefusesWhatIsNoResult) {
