@@ -40,7 +40,8 @@ std::vector<double> numbers(std::size_t p) {
   return x;
 }
 
-/// Values with standard errors as a band about them, beside the line where two ensembles agree.
+/// Values with standard errors as a band about them, beside the line where two ensembles agree. On a logarithmic axis
+/// where they are positive and span more than two decades.
 std::string with_errors(const std::vector<double>& values, const std::vector<double>& errors, double agreement,
                         const std::string& label, const std::string& title, const std::string& caption) {
   std::vector<double> low, high, all = {agreement};
@@ -50,8 +51,16 @@ std::string with_errors(const std::vector<double>& values, const std::vector<dou
     high.push_back(values[i] + error);
     all.insert(all.end(), {low.back(), high.back()});
   }
+  const double least = extreme_of(values, false), most = extreme_of(values, true);
+  const bool logarithmic = least > 0 && most > 100 * least;
+  if (logarithmic) {
+    all = values;
+    if (agreement > 0) all.push_back(agreement);
+    for (double& value : low) value = std::max(value, 1e-3 * least);  // a band below 0 goes on below the picture
+    for (std::size_t i = 0; i < high.size(); ++i) all.push_back(high[i]);
+  }
   const auto x = numbers(values.size());
-  Plot plot({"statistic", -0.5, static_cast<double>(values.size()) - 0.5, false}, axis_around(label, all));
+  Plot plot({"statistic", -0.5, static_cast<double>(values.size()) - 0.5, false}, axis_around(label, all, logarithmic));
   plot.horizontal(agreement, {"truth", 1.2, 1, "5 4"});
   if (!errors.empty()) plot.band(x, low, high, "posterior");
   plot.line(x, values).points(x, values, "posterior", 2);
@@ -98,8 +107,9 @@ Part covariance_part(const Hdf5Reader& file) {
                               "Mean of the vectors; the band is the standard deviation of one."));
   const Map correlation = matrix_of(file, "/covariance/correlation", p);
   if (!correlation.empty())
-    all.push_back(map_figure(field, correlation, {&Colormap::dusk(), -1, 1, "correlation"}, "Correlation",
-                             "Correlation coefficients."));
+    all.push_back(
+        map_figure(field, correlation, {&Colormap::dusk(), -1, 1, "correlation"}, "Correlation",
+                   "Coefficients of each number with each other; numbers are counted from 0, as in the vectors."));
   part.sections.push_back({"covariance", "Mean and correlation", figures(all, 2)});
 
   const std::vector<double> ratio = vector_of(file, "/comparison/mean_ratio", p);
@@ -109,9 +119,9 @@ Part covariance_part(const Hdf5Reader& file) {
                             "Mean over that of the other ensemble; the band is the standard error."));
   const Map variances = matrix_of(file, "/comparison/covariance_ratio", p);
   if (!variances.empty())
-    all.push_back(with_errors(diagonal(variances, p),
-                              diagonal(matrix_of(file, "/comparison/covariance_ratio_error", p), p), 1, "ratio",
-                              "Variances", "Variance over that of the other ensemble."));
+    all.push_back(
+        with_errors(diagonal(variances, p), diagonal(matrix_of(file, "/comparison/covariance_ratio_error", p), p), 1,
+                    "ratio", "Variances", "Variance over that of the other ensemble; the band is the standard error."));
   const Map difference = matrix_of(file, "/comparison/correlation_difference", p);
   if (!difference.empty()) {
     const double range = round_up(std::max(1e-6, symmetric_range(field, {&difference})));

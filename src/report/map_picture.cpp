@@ -196,8 +196,8 @@ std::string map_figure(const Field& field, const Map& map, const Look& look, con
 
 std::string panels_figure(const Field& field, const std::vector<Panel>& panels, std::size_t per_row, double width,
                           const std::string& title, const std::string& caption) {
-  constexpr double gap = 8, above = 18, bar = 84;  // between pictures; for a title; for a colour bar and its words
-  std::vector<const Look*> looks;                  // each once
+  constexpr double gap = 8, above = 18;  // between pictures; for a title
+  std::vector<const Look*> looks;        // each once
   for (const Panel& panel : panels) {
     const Look& look = panel.look;
     const bool known = std::any_of(looks.begin(), looks.end(), [&](const Look* other) {
@@ -205,6 +205,8 @@ std::string panels_figure(const Field& field, const std::vector<Panel>& panels, 
     });
     if (!known) looks.push_back(&look);
   }
+  const bool labels = std::any_of(looks.begin(), looks.end(), [](const Look* look) { return !look->label.empty(); });
+  const double bar = labels ? 84 : 58;  // for a colour bar and its words
   const double side = (width - bar * double(looks.size()) - gap * double(per_row - 1)) / double(per_row);
   const double tall = side * double(field.rows) / double(field.columns);
   const std::size_t rows = (panels.size() + per_row - 1) / per_row;

@@ -24,7 +24,7 @@ struct Search {
   double value(std::size_t trial, std::size_t parameter) const { return points[trial * d + parameter]; }
   std::string text(std::size_t trial, std::size_t parameter) const {
     const double v = value(trial, parameter);
-    if (choices[parameter].empty()) return number_text(v, 6);
+    if (choices[parameter].empty()) return number_text(v, 4);
     return v >= 0 && v < static_cast<double>(choices[parameter].size())
                ? escape_html(choices[parameter][static_cast<std::size_t>(v)])
                : "another";
@@ -76,15 +76,18 @@ Shown show(const Search& s) {
   const double limit = median > low ? low + 5 * (median - low) : finite.back();
   finite.erase(std::upper_bound(finite.begin(), finite.end(), limit), finite.end());
   shown.axis = axis_around(s.measure, finite);
+  const double edge = shown.axis.high + 0.06 * (shown.axis.high - shown.axis.low);
   for (const double loss : s.loss) {
     shown.beyond.push_back(!(loss <= limit));
-    shown.loss.push_back(shown.beyond.back() ? shown.axis.high : loss);
+    shown.loss.push_back(shown.beyond.back() ? edge : loss);
   }
+  if (std::count(shown.beyond.begin(), shown.beyond.end(), true) > 0)  // room for whole points there
+    shown.axis.high = edge + 0.04 * (edge - shown.axis.low);
   return shown;
 }
 
 /// Points of the trials over `x`, the configuration as it was and the best one marked.
-void add_trials(Plot& plot, const Search& s, const Shown& shown, const std::vector<double>& x) {
+void add_trials(Plot& plot, const Search& s, const Shown& shown, const std::vector<double>& x, bool legend) {
   std::vector<double> good_x, good_y, bad_x, bad_y;
   for (std::size_t i = 0; i < s.n; ++i) {
     (shown.beyond[i] ? bad_x : good_x).push_back(x[i]);
@@ -93,6 +96,7 @@ void add_trials(Plot& plot, const Search& s, const Shown& shown, const std::vect
   plot.points(good_x, good_y, "posterior").points(bad_x, bad_y, "warn");
   plot.points({x[0]}, {shown.loss[0]}, "direct", 5);
   if (s.best != 0) plot.points({x[s.best]}, {shown.loss[s.best]}, "wiener", 5);
+  if (!legend) return;
   plot.legend_point("trial", "posterior").legend_point("as it was", "direct");
   if (s.best != 0) plot.legend_point("best", "wiener");
   if (!bad_x.empty()) plot.legend_point("failed, or far above", "warn");
@@ -117,9 +121,12 @@ std::string progress_figure(const Search& s, const Shown& shown) {
     corner_y.push_back(best[i]);
   }
   plot.line(corner_x, corner_y, {"truth", 1.2, 1, "5 4"});
-  add_trials(plot, s, shown, x);
+  add_trials(plot, s, shown, x, true);
   plot.legend_line("least so far", {"truth", 1.2, 1, "5 4"});
-  return figure(plot.svg("Losses of the trials"), "The search", "Loss of each trial, and the least so far.");
+  return figure(
+      plot.svg("Losses of the trials"), "The search",
+      "Loss of each trial, and the least so far. Below it is shown against each parameter, whatever the others: "
+      "one that matters alone shows as a valley.");
 }
 
 std::string parameter_figure(const Search& s, const Shown& shown, std::size_t parameter) {
@@ -138,9 +145,10 @@ std::string parameter_figure(const Search& s, const Shown& shown, std::size_t pa
       if (value < 0) value = std::nan("");  // none of them
     }
   }
-  add_trials(plot, s, shown, x);
-  return figure(plot.svg(s.names[parameter]), s.names[parameter],
-                "All trials, whatever their other parameters: a parameter that matters alone shows as a valley.");
+  add_trials(plot, s, shown, x, false);
+  // The name alone would get a capital, which the key does not have.
+  const std::string title = "loss against " + s.names[parameter];
+  return figure(plot.svg(title), title, "");
 }
 
 std::string table(const Search& s) {

@@ -203,9 +203,9 @@ void write_search(Hdf5Writer& w) {
 TEST_F(ReportTest, ShowsASearch) {
   const std::string page = report_of(write_search);
   for (const char* text :
-       {"The best is trial 2.", "train flow", "<b>The search</b>", "<b>train.learning_rate</b>", "least so far",
-        "<td class=\"warn-text\">failed</td>", "<td class=\"best\">\u22122.625</td>", "<td>relu</td>", "[8, 16]",
-        "<td>another</td>", "0, as it was", "<td>3.5</td>", "network.&lt;b&gt;", "failed, or far above"})
+       {"The best is trial 2.", "train flow", "<b>The search</b>", "<b>loss against train.learning_rate</b>",
+        "least so far", "<td class=\"warn-text\">failed</td>", "<td class=\"best\">\u22122.625</td>", "<td>relu</td>",
+        "[8, 16]", "<td>another</td>", "0, as it was", "<td>3.5</td>", "network.&lt;b&gt;", "failed, or far above"})
     EXPECT_TRUE(contains(page, text)) << text;
   EXPECT_EQ(count(page, "<svg"), count(page, "</svg>"));
   for (const char* piece : {"\"nan", " nan", " -nan", "inf\"", ">nan", "network.<b>"})
