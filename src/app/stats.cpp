@@ -40,7 +40,8 @@ struct Settings {
   // In Fourier space
   double apodisation_arcmin = 0;
   Apodisation apodisation = Apodisation::c2;
-  std::vector<double> edges;  // empty: logarithmic bands
+  std::vector<double> edges;  // empty: bands of one width, or logarithmic ones
+  double band_width = 0;      // 0: logarithmic
   int bands = 0;
   std::vector<double> rings;  // edges; empty: eight of one width
   // In real space
@@ -106,12 +107,14 @@ Settings read_settings(const Config& config) {
   s.apodisation_arcmin = config.number("stats.apodisation_arcmin", 0, 0, 1e4);
   const std::string apodisation = config.choice("stats.apodisation", "c2", {"c1", "c2", "smooth"});
   s.apodisation = apodisation == "c1" ? Apodisation::c1 : apodisation == "c2" ? Apodisation::c2 : Apodisation::smooth;
-  require(s.apodisation_arcmin == 0 || !s.mask.empty(), ExitCode::usage, "there is no mask to apodise",
-          config.where("stats.apodisation_arcmin"), "give stats.mask");
   require(s.cross_maps.empty() || s.measures("power_spectrum"), ExitCode::usage,
           "there are maps to cross, and no power spectrum is measured", config.where("stats.cross_maps"),
           "add \"power_spectrum\" to stats.measure, or remove them");
   s.edges = config.numbers("stats.edges", std::vector<double>{});
+  s.band_width = config.number("stats.band_width", 0, 0, 1e6);
+  require((s.band_width > 0) + !s.edges.empty() + config.has("stats.bands") <= 1, ExitCode::usage,
+          "the bands are given in two ways", config.where(s.band_width > 0 ? "stats.band_width" : "stats.bands"),
+          "give one of stats.edges, stats.band_width and stats.bands");
   s.bands = static_cast<int>(config.integer("stats.bands", 15, 1, 10000));
 
   s.rings = config.numbers("stats.bispectrum_edges", std::vector<double>{});
@@ -136,6 +139,18 @@ Settings read_settings(const Config& config) {
   s.starlet_scales = static_cast<int>(config.integer("stats.starlet_scales", 5, 1, 30));
   config.reject_unknown_keys();
   return s;
+}
+
+/// Edges of bands of one width, as many as end by the highest multipole along an axis; the first lacks multipole 0.
+std::vector<double> even_edges(Grid grid, double pixel_arcmin, double width) {
+  const double lowest = std::min(multipole(grid, pixel_arcmin, 1, 0), multipole(grid, pixel_arcmin, 0, 1));
+  const double highest = 180 * 60 / pixel_arcmin;
+  require(width > lowest && width <= highest, ExitCode::usage,
+          "bands of that width hold no modes, or there is not one of them", "stats.band_width",
+          "give one above " + std::to_string(lowest) + " and up to " + std::to_string(highest));
+  std::vector<double> edges = {lowest / 2};
+  for (int band = 1; band * width <= highest * (1 + 1e-9); ++band) edges.push_back(band * width);
+  return edges;
 }
 
 /// Weights [y, x] of a mask file. @throws Error(input) for one of another size, with NaN or infinity, or of zeros alone
@@ -300,9 +315,16 @@ class Measurement {
   void prepare_fourier_space(std::vector<double> mask) {
     const double radians = std::numbers::pi / 180 / 60;
     const FlatSky sky{grid_, s_.pixel_arcmin * radians, s_.pixel_arcmin * radians};
+    if (s_.apodisation_arcmin > 0 && s_.mask.empty()) {  // it rises from the map's edge
+      const auto height = static_cast<std::size_t>(grid_.height), width = static_cast<std::size_t>(grid_.width);
+      for (std::size_t y = 0; y < height; ++y) mask[y * width] = mask[y * width + width - 1] = 0;
+      for (std::size_t x = 0; x < width; ++x) mask[x] = mask[(height - 1) * width + x] = 0;
+    }
     if (s_.apodisation_arcmin > 0) mask = apodise(sky, mask, s_.apodisation_arcmin * radians, s_.apodisation);
     if (s_.measures("power_spectrum")) {
-      edges_ = s_.edges.empty() ? logarithmic_edges(grid_, s_.pixel_arcmin, s_.bands) : s_.edges;
+      edges_ = !s_.edges.empty()   ? s_.edges
+               : s_.band_width > 0 ? even_edges(grid_, s_.pixel_arcmin, s_.band_width)
+                                   : logarithmic_edges(grid_, s_.pixel_arcmin, s_.bands);
       spectrum_ = std::make_unique<MaskedSpectrum>(sky, mask, edges_);
       declare("power_spectrum", "band", edges_.size() - 1, "sr", "C_l, the mask's coupling taken out");
       if (!s_.cross_maps.empty())

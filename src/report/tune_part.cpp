@@ -123,10 +123,10 @@ std::string progress_figure(const Search& s, const Shown& shown) {
   plot.line(corner_x, corner_y, {"truth", 1.2, 1, "5 4"});
   add_trials(plot, s, shown, x, true);
   plot.legend_line("least so far", {"truth", 1.2, 1, "5 4"});
-  return figure(
-      plot.svg("Losses of the trials"), "The search",
-      "Loss of each trial, and the least so far. Below it is shown against each parameter, whatever the others: "
-      "one that matters alone shows as a valley.");
+  return figure(plot.svg("Losses of the trials"), "The search",
+                "Loss of each trial, and the least so far. The other pictures show it against each parameter, whatever "
+                "the others: "
+                "one that matters alone shows as a valley.");
 }
 
 std::string parameter_figure(const Search& s, const Shown& shown, std::size_t parameter) {

@@ -285,6 +285,46 @@ TEST(StatsProgram, RefusesWhatIsNoPublicSimulation) {
   }
 }
 
+TEST(StatsProgram, ApodisesFromTheEdgeOfMapsWithoutAMask) {
+  const Folder folder;
+  write_rough_maps(folder);
+  std::vector<double> edge(99, 1.0);
+  for (int i = 0; i < 99; ++i) {
+    if (i / 11 == 0 || i / 11 == 8 || i % 11 == 0 || i % 11 == 10) edge[static_cast<std::size_t>(i)] = 0;
+  }
+  write_npy(folder / "edge.npy", {9, 11}, edge.data());
+  const std::string command =
+      "stats --set stats.maps=[\\\"a.npy\\\",\\\"b.npy\\\"] --set stats.pixel_arcmin=10 --set "
+      "stats.apodisation_arcmin=25 "
+      "--set stats.apodisation=c1 --set stats.band_width=300 --set stats.measure=[\\\"power_spectrum\\\",\\\"pdf\\\"] "
+      "--set run.output=";
+  ASSERT_EQ(folder.umbriel(command + "a.h5").code, 0) << folder.umbriel(command + "a.h5").output;
+  ASSERT_EQ(folder.umbriel(command + "b.h5 --set stats.mask=edge.npy").code, 0);
+  const Hdf5Reader a(folder / "a.h5"), b(folder / "b.h5");
+  EXPECT_EQ(a.read<double>("/statistics/power_spectrum"), b.read<double>("/statistics/power_spectrum"));
+  EXPECT_NE(a.read<double>("/statistics/pdf"), b.read<double>("/statistics/pdf")) << "all pixels are observed";
+  // 10' is a highest multipole of 1080, 11 of them a lowest of 196.4.
+  const std::vector<double> low = a.read<double>("/statistics/band_low"),
+                            high = a.read<double>("/statistics/band_high");
+  EXPECT_EQ(high, (std::vector<double>{300, 600, 900}));
+  EXPECT_NEAR(low[0], 98.18, 0.01);
+  EXPECT_EQ(low[2], 600);
+
+  // Both on one page.
+  const Outcome page = folder.umbriel("report a.h5 b.h5 -o both.html", 2);
+  ASSERT_EQ(page.code, 0) << page.output;
+  std::string html;
+  std::getline(std::ifstream(folder / "both.html"), html, '\0');
+  for (const char* text : {"<b>Power spectrum, compared</b>", "maps of b", "Minima"})
+    EXPECT_EQ(html.find(text) != std::string::npos, std::string(text) != "Minima") << text;
+  ASSERT_EQ(folder.umbriel(command + "other.h5 --set stats.band_width=400").code, 0);
+  ASSERT_EQ(folder.umbriel("covariance --set covariance.vectors=a.h5 --set run.output=c.h5").code, 0);
+  const Refusal cases[] = {{"report a.h5 other.h5", 3, 2, "the bins of power_spectrum are not those of a.h5"},
+                           {"report a.h5 c.h5", 3, 1, "c.h5"},
+                           {"report a.h5 b.h5 a.h5 b.h5 a.h5 b.h5 a.h5", 2, 2, "give at most 6"}};
+  expect_refusals(folder, cases);
+}
+
 TEST(StatsProgram, RefusesWhatMakesNoSense) {
   const Folder folder;
   write_rough_maps(folder);
@@ -319,6 +359,9 @@ TEST(StatsProgram, RefusesWhatMakesNoSense) {
       {"measure=starlet", 2, "the map cannot hold that many wavelet scales"},
       {"measure=pdf --set stats.cross_maps=b.npy", 2, "no power spectrum is measured"},
       {"peak_bins=3", 2, "unknown key stats.peak_bins"},
+      {"band_width=2000 --set stats.bands=3", 2, "the bands are given in two ways"},
+      {"band_width=20", 2, "give one above"},
+      {"band_width=20000", 2, "give one above"},
   };
   for (const auto& [keys, code, words] : cases) {
     for (const int ranks : {1, 2}) {
