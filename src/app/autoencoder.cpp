@@ -26,7 +26,8 @@ void write_values(const std::vector<float>& from, float* to) {
 
 }  // namespace
 
-AutoencoderMaps::AutoencoderMaps(const Communicator& comm, const Config& config, const std::string& section) {
+AutoencoderMaps::AutoencoderMaps(const Communicator& comm, const Config& config, const std::string& section,
+                                 const std::string& maps) {
   std::vector<std::string> paths;
   MapFolder::Options options;
   comm.together([&] {
@@ -35,13 +36,15 @@ AutoencoderMaps::AutoencoderMaps(const Communicator& comm, const Config& config,
     require(model_.record.field.standardised && model_.record.field.power.size() == 1, ExitCode::usage,
             "the model was not trained on standardised maps", path, "train it with field.transform = \"standardised\"");
     inputs_.push_back({path, sha256_of_file(path)});
-    const std::string key = section + ".maps";
+    const std::string key = section + "." + maps;
     if (config.is_array(key)) {
       for (const std::string& file : config.texts(key)) paths.push_back(config.resolve_path(file));
     } else {
       paths.push_back(config.path(key));
     }
     options.dataset = config.text(section + ".dataset", options.dataset);
+    if (config.flag(section + ".tiles", false)) options.tile = grid();
+    tiles_ = options.tile.height > 0;
   });
   files_ = std::make_unique<MapFolder>(comm, paths, options);
   comm.together([&] {
@@ -53,7 +56,7 @@ AutoencoderMaps::AutoencoderMaps(const Communicator& comm, const Config& config,
               "the map has " + std::to_string(found.width) + " x " + std::to_string(found.height) +
                   " pixels, and the model is for " + std::to_string(wanted.width) + " x " +
                   std::to_string(wanted.height),
-              files_->name(map), "cut maps of that size, or train another model");
+              files_->name(map), "cut maps of that size, take " + section + ".tiles = true, or train another model");
     }
   });
 }
@@ -65,6 +68,7 @@ std::vector<std::int64_t> AutoencoderMaps::part(const std::string& part) const {
     for (; map < size(); ++map) chosen.push_back(map);
     return chosen;
   }
+  require(!tiles_, ExitCode::usage, "tiles belong to no part", "reconstruct.part", "take all");
   const std::int32_t wanted = part == "test" ? sky_test : part == "validation" ? sky_validation : sky_training;
   for (const InputFile& file : files_->inputs()) {
     const bool hdf5 = file.path.ends_with(".h5") || file.path.ends_with(".hdf5");

@@ -19,10 +19,13 @@ struct StandardMap {
 
 class AutoencoderMaps {
  public:
-  /// Collective. Reads SECTION.model, SECTION.maps (a file, a folder or a list) and SECTION.dataset.
+  /// Collective. Reads SECTION.model, SECTION.maps (a file, a folder or a list), SECTION.dataset and SECTION.tiles,
+  /// with which tiles of the model's size are cut from larger maps.
   /// @throws Error(input) for a model of another kind or without standardised maps, or maps of another size; and as
   ///         MapFolder
-  AutoencoderMaps(const Communicator& comm, const Config& config, const std::string& section);
+  /// @param maps  in place of "maps"
+  AutoencoderMaps(const Communicator& comm, const Config& config, const std::string& section,
+                  const std::string& maps = "maps");
 
   const TrainedVae& model() const { return model_; }
   const Vae& vae() const { return *model_.vae; }
@@ -30,7 +33,7 @@ class AutoencoderMaps {
   /// Maps in the files.
   std::int64_t size() const { return files_->size(); }
   /// Of the files: those that /patches/split says are for `part`, "training", "validation" or "test"; or "all".
-  /// @throws Error(input) if the files do not say
+  /// @throws Error(input) if the files do not say, Error(usage) for tiles
   std::vector<std::int64_t> part(const std::string& part) const;
   /// @throws Error(input) for a constant map
   StandardMap read(std::int64_t map) const;
@@ -43,6 +46,7 @@ class AutoencoderMaps {
  private:
   TrainedVae model_;
   std::unique_ptr<MapFolder> files_;
+  bool tiles_ = false;
   std::vector<InputRecord> inputs_;
 };
 

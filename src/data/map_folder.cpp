@@ -105,7 +105,7 @@ std::vector<std::string> agreed_files(const Communicator& comm, const std::vecto
 }  // namespace
 
 bool MapFolder::read_whole(int file) const {
-  return options_.patch_pixels > 0 || kind_of(inputs_[file].path) != Kind::hdf5;
+  return options_.patch_pixels > 0 || options_.tile.height > 0 || kind_of(inputs_[file].path) != Kind::hdf5;
 }
 
 PatchGrid MapFolder::patches() const {
@@ -127,9 +127,45 @@ std::vector<float> MapFolder::load_patches(int file, Shape& shape) const {
   return values;
 }
 
+/// All tiles of the flat maps of a file, those of one map after those of the one before.
+std::vector<float> MapFolder::load_tiles(int file, Shape& shape) const {
+  const Grid tile = options_.tile;
+  std::vector<float> out;
+  Shape whole;
+  for (std::int64_t first = 0; first == 0 || first < whole.maps; ++first) {
+    const std::vector<float> values = load_flat(file, first, whole);
+    require(whole.height >= tile.height && whole.width >= tile.width, ExitCode::input,
+            "the map has " + std::to_string(whole.width) + " x " + std::to_string(whole.height) +
+                " pixels, and a tile would have " + std::to_string(tile.width) + " x " + std::to_string(tile.height),
+            inputs_[file].path, "give larger maps");
+    const auto width = static_cast<std::size_t>(whole.width);
+    const std::size_t pixels = width * static_cast<std::size_t>(whole.height);
+    for (std::size_t map = 0; map < values.size(); map += pixels) {
+      for (int y = 0; y + tile.height <= whole.height; y += tile.height) {
+        for (int x = 0; x + tile.width <= whole.width; x += tile.width) {
+          for (int row = y; row < y + tile.height; ++row) {
+            const auto begin =
+                values.begin() +
+                static_cast<std::ptrdiff_t>(map + static_cast<std::size_t>(row) * width + static_cast<std::size_t>(x));
+            out.insert(out.end(), begin, begin + tile.width);
+          }
+        }
+      }
+    }
+    if (values.size() > pixels) break;  // all maps of the file at once
+  }
+  shape = {static_cast<std::int64_t>(out.size()) / tile.pixels(), tile.height, tile.width};
+  return out;
+}
+
 /// Values of the block that begins at map `first` of a file, unchecked. Sets the shape of the whole file.
 std::vector<float> MapFolder::load(int file, std::int64_t first, Shape& shape) const {
   if (options_.patch_pixels > 0) return load_patches(file, shape);
+  return options_.tile.height > 0 ? load_tiles(file, shape) : load_flat(file, first, shape);
+}
+
+/// The same of flat maps: one map of an HDF5 file, all maps of another.
+std::vector<float> MapFolder::load_flat(int file, std::int64_t first, Shape& shape) const {
   const std::string& path = inputs_[file].path;
   std::vector<std::uint64_t> extents;
   std::vector<float> values;
@@ -140,14 +176,13 @@ std::vector<float> MapFolder::load(int file, std::int64_t first, Shape& shape) c
       std::string dataset = options_.dataset;
       if (dataset.empty()) {
         dataset = "/simulation/kappa";
-        for (const char* name : {"/patches/map", "/generated/dust", "/generated/kappa"})
+        for (const char* name : {"/patches/map", "/generated/dust", "/generated/kappa", "/reconstruction/mean"})
           if (reader.has(name)) dataset = name;
       }
       if (!reader.has(dataset)) {
         std::string known;
         for (const std::string& name : reader.datasets()) known.append(known.empty() ? "it has " : ", ").append(name);
-        throw Error(ExitCode::input, "the file has no dataset " + dataset, path,
-                    known.empty() ? "it has none" : known);
+        throw Error(ExitCode::input, "the file has no dataset " + dataset, path, known.empty() ? "it has none" : known);
       }
       extents = reader.shape(dataset);
       if (extents.size() == 2) {

@@ -5,7 +5,8 @@
 /// once before work starts, divided over the ranks; afterwards each rank reads by itself and keeps what fits its cache,
 /// least recently used maps leaving first.
 ///
-/// Or each file is a full sky, a HEALPix map in HDF5 (RING) or FITS, and its maps are flat patches (sky_tiles.hpp).
+/// Or each file is a full sky, a HEALPix map in HDF5 (RING) or FITS, and its maps are flat patches (sky_tiles.hpp); or
+/// its flat maps are larger than wanted, and tiles of them that lie side by side are the maps.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +27,16 @@ namespace umbriel {
 class MapFolder {
  public:
   struct Options {
-    /// Of HDF5 files; empty: what `umbriel simulate kappa` writes, /simulation/kappa, or `generate`, /generated/kappa or
-    /// /generated/dust, or `cutouts`, /patches/map.
+    /// Of HDF5 files; empty: what `umbriel simulate kappa` writes, /simulation/kappa, or `generate`, /generated/kappa
+    /// or /generated/dust, or `cutouts`, /patches/map, or `reconstruct`, /reconstruction/mean.
     std::string dataset;
     bool subtract_mean = false;                          ///< take from each map its mean
     std::uint64_t cache_bytes = std::uint64_t{1} << 30;  ///< memory a rank for maps read before
     int patch_pixels = 0;     ///< side of patches to cut from full skies; 0: files hold flat maps
     double pixel_arcmin = 0;  ///< side of their pixels
+    /// Size of tiles to cut from flat maps, row by row from y = 0, x = 0; what is left at the ends of rows and columns
+    /// is left out. 0 x 0: maps stay whole. Files are read whole then.
+    Grid tile{0, 0};
   };
 
   /// Collective: every rank throws the same error.
@@ -74,6 +78,8 @@ class MapFolder {
   Shape scan(int file) const;
   PatchGrid patches() const;
   std::vector<float> load_patches(int file, Shape& shape) const;
+  std::vector<float> load_tiles(int file, Shape& shape) const;
+  std::vector<float> load_flat(int file, std::int64_t first, Shape& shape) const;
   std::vector<float> load(int file, std::int64_t first, Shape& shape) const;
   void check(int file, std::int64_t first, const Shape& shape, std::vector<float>& values) const;
   bool read_whole(int file) const;

@@ -214,6 +214,44 @@ TEST(Autoencoder, InpaintsTheSameOnAnyNumberOfRanks) {
   expect_refusals(folder, cases, command);
 }
 
+TEST(Autoencoder, TakesTilesOfLargerMaps) {
+  const Folder folder;
+  write_training(folder);
+  ASSERT_EQ(folder.umbriel("train vae dust.toml --set train.steps=20").code, 0);
+  // Two maps of 2 x 2 tiles with a border left over, and the same tiles by themselves.
+  const int height = 2 * side + 3, width = 2 * side + 5;
+  std::vector<float> maps, tiles;
+  for (int map = 0; map < 2; ++map) {
+    const auto value = [&](int y, int x) {
+      return static_cast<float>(std::sin(0.4 * x + map) + std::cos(0.3 * y * x));
+    };
+    for (int i = 0; i < height * width; ++i) maps.push_back(value(i / width, i % width));
+    for (int tile = 0; tile < 4; ++tile) {
+      for (int i = 0; i < side * side; ++i)
+        tiles.push_back(value(tile / 2 * side + i / side, tile % 2 * side + i % side));
+    }
+  }
+  for (const auto& [name, n, shape, values] :
+       {std::tuple{"large.h5", 2U, std::pair{height, width}, &maps}, {"tiles.h5", 8U, {side, side}, &tiles}}) {
+    Hdf5Writer file(folder / name, Communicator());
+    file.write<float>({"/patches/map", {}, "1", "maps"},
+                      {n, static_cast<std::uint64_t>(shape.first), static_cast<std::uint64_t>(shape.second)},
+                      values->data());
+    file.commit();
+  }
+  const std::string command = "reconstruct --set reconstruct.model=dust.safetensors --set reconstruct.draws=4 ";
+  const std::string cut = "--set reconstruct.maps=large.h5 --set reconstruct.tiles=true ";
+  ASSERT_EQ(folder.umbriel(command + "--set reconstruct.maps=tiles.h5 --set run.output=a.h5").code, 0);
+  const Outcome outcome = folder.umbriel(command + cut + "--set run.output=b.h5", 2);
+  ASSERT_EQ(outcome.code, 0) << outcome.output;
+  for (const char* name : {"/reconstruction/input", "/reconstruction/mean"})
+    EXPECT_EQ(Hdf5Reader(folder / "a.h5").read<float>(name), Hdf5Reader(folder / "b.h5").read<float>(name)) << name;
+  const Refusal cases[] = {
+      {"--set reconstruct.maps=large.h5", 3, 2, "reconstruct.tiles = true"},
+      {"--set reconstruct.maps=large.h5 --set reconstruct.tiles=true --set reconstruct.part=test", 2, 1, "take all"}};
+  expect_refusals(folder, cases, command + "--set run.output=x.h5 ");
+}
+
 TEST(Autoencoder, TrainingStoppedBySignalGoesOnToTheSameWeights) {
   const Folder folder;
   write_training(folder);

@@ -238,5 +238,35 @@ TEST_F(MapFolderTest, RefusesAFileThatChanged) {
   expect_error(ExitCode::input, {"changed", "b.npy"}, [&] { folder.read(1); });
 }
 
+TEST_F(MapFolderTest, CutsTilesFromLargerMaps) {
+  npy("a.npy", 1, {2, 7, 9});  // two maps of 2 x 2 tiles of 3 x 4, one row and one column left over
+  hdf5("b.h5", 2, {3, 3, 8});  // three of 1 x 2
+  fits("c.fits", 3, {6, 4});   // one of 2 x 1
+  const std::pair<Grid, int> maps[] = {{{7, 9}, 2}, {{3, 8}, 3}, {{6, 4}, 1}};
+  MapFolder::Options options;
+  options.tile = {3, 4};
+  MapFolder folder(comm_, {in("a.npy"), in("b.h5"), in("c.fits")}, options);
+  ASSERT_EQ(folder.size(), 2 * 4 + 3 * 2 + 1 * 2);
+  std::int64_t tile = 0;
+  for (int file = 0; file < 3; ++file) {
+    const auto [grid, n] = maps[file];
+    for (int map = 0; map < n; ++map) {
+      for (int y = 0; y + 3 <= grid.height; y += 3) {
+        for (int x = 0; x + 4 <= grid.width; x += 4, ++tile) {
+          EXPECT_TRUE(folder.grid(tile) == (Grid{3, 4}));
+          EXPECT_EQ(folder.file_of(tile), file);
+          const auto values = folder.read(tile);
+          for (int i = 0; i < 12; ++i) {
+            const int place = (map * grid.height + y + i / 4) * grid.width + x + i % 4;
+            EXPECT_EQ(values.get()[i], value(file + 1, static_cast<std::size_t>(place))) << tile << " " << i;
+          }
+        }
+      }
+    }
+  }
+  options.tile = {4, 4};
+  expect_error(ExitCode::input, {"b.h5", "8 x 3", "4 x 4"}, [&] { MapFolder(comm_, {in("b.h5")}, options); });
+}
+
 }  // namespace
 }  // namespace umbriel
