@@ -15,7 +15,7 @@ namespace umbriel::report {
 namespace {
 
 constexpr double full_width = 1060, half_width = 520;  // of figures, in units of which text is 12 high
-const char* const unit_label = "in units of the deviation";
+const char* const unit_label = "in units of the patch\u2019s deviation";
 
 /// Whether `name` holds maps [n, y, x], at least one of at least one pixel.
 bool has_maps(const Hdf5Reader& file, const std::string& name) {
@@ -124,10 +124,11 @@ Part reconstruction_part(const Hdf5Reader& file) {
     part.key_figures.push_back(
         {number_text(double(file.shape("/reconstruction/latent_mean")[1]), 6), "latent variables"});
 
-  // From the best patch to the worst, evenly.
-  std::vector<std::size_t> order(n);
-  std::iota(order.begin(), order.end(), std::size_t{0});
+  // From the best patch to the worst, evenly; in the file's order where it does not say which are good.
+  std::vector<std::size_t> order;
   if (rmse.size() == n) {
+    order.resize(n);
+    std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
       return std::isfinite(rmse[a]) && (!std::isfinite(rmse[b]) || rmse[a] < rmse[b]);
     });
@@ -136,7 +137,8 @@ Part reconstruction_part(const Hdf5Reader& file) {
   std::vector<std::size_t> chosen;
   std::vector<Map> inputs, means, residuals, both;
   for (std::size_t i = 0; i < shown; ++i) {
-    chosen.push_back(order[shown == 1 ? 0 : i * (n - 1) / (shown - 1)]);
+    const std::size_t place = shown == 1 ? 0 : i * (n - 1) / (shown - 1);
+    chosen.push_back(order.empty() ? place : order[place]);
     const auto item = std::int64_t(chosen.back());
     means.push_back(read_map(file, field, "/reconstruction/mean", item));
     inputs.push_back(read_map(file, field, "/reconstruction/input", item));
@@ -164,9 +166,10 @@ Part reconstruction_part(const Hdf5Reader& file) {
                                 caption.empty() ? "" : caption + "."));
   }
   part.sections.push_back(
-      {"patches", "From the best to the worst",
+      {"patches", order.empty() ? "Some of them" : "From the best to the worst",
        fmt::format("<p>All {}. Residuals are the patch less its reconstruction.</p>\n", unit_label) + figures(all, 2)});
-  if (extreme_of(rmse, true) > extreme_of(rmse, false))
+  const double width = extreme_of(rmse, true) - extreme_of(rmse, false);
+  if (width > 0 && std::isfinite(width))
     part.sections.push_back({"residuals", "All patches", figures({rmse_histogram(rmse)}, 2)});
   return part;
 }

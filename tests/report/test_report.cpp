@@ -408,6 +408,14 @@ TEST_F(ReportTest, ShowsACovarianceAndAComparison) {
   for (const char* text :
        {"Against the other ensemble", ">Variances", ">Eigenvalues", "nats between", "class=\"warning\""})
     EXPECT_TRUE(contains(both, text)) << text;
+  EXPECT_FALSE(contains(alone, ">10\u207b\u00b2</text>"));
+  const std::string wide = report_of([&](Hdf5Writer& w) {
+    fill(w, false);
+    const std::vector<double> decades = {1e-4, 1e-2, 1};
+    w.write<double>({"/comparison/mean_ratio", {}, "1", "vector"}, {3}, decades.data());
+  });
+  EXPECT_TRUE(contains(wide, ">10\u207b\u00b3</text>") && contains(wide, ">10\u207b\u2074</text>"))
+      << "a logarithmic axis";
   // A matrix of another shape is left out.
   const std::string odd = report_of([&](Hdf5Writer& w) {
     w.write<double>({"/covariance/mean", {}, "1", "vector"}, {2}, mean.data());
