@@ -1,22 +1,24 @@
 // umbriel inpaint: what a patch is like where it was not observed, given an autoencoder of such patches.
 //
-// The data are d = A x + noise, with a Gaussian beam and a mask as A (linear_operator.hpp), and x = g(z) a decoded map.
-// As in Thorne, Knox & Prabhu 2021 (arXiv 2101.11181), but for z = flow(u) with u standard normal a priori:
+// The data are d = A x + noise, with a Gaussian beam and a mask as A (linear_operator.hpp), and x = g(z) + r a decoded
+// map and what the decoder leaves out. As in Thorne, Knox & Prabhu 2021 (arXiv 2101.11181), but for z = flow(u) with u
+// standard normal a priori, and for r, which is small scales above all: a Gaussian field with the residuals' power
+// spectrum and, pixel by pixel, their deviation where a patch is as bright as here (residual_model.hpp).
 //
-//   -2 ln p(u | d) = u^T u + |A g(z(u)) - d|^2 / sigma^2
-//
-// Its maximum is found by L-BFGS from several starts, and draws of it by Hamiltonian Monte Carlo in u; chains are
-// sharded over ranks. Beside them stands the fill that knows nothing of dust: Laplace's equation inside the mask.
+// The maximum of p(u, r | d) is found by L-BFGS from several starts; draws of it come from Hamiltonian Monte Carlo in u
+// with r integrated out, and exact draws of r given u (decoded_posterior.hpp). Chains are sharded over ranks. Beside
+// them stands the fill that knows nothing of dust: Laplace's equation inside the mask.
 #include <algorithm>
 #include <cmath>
 
 #include "umbriel/app/autoencoder.hpp"
+#include "umbriel/app/chains.hpp"
 #include "umbriel/app/checkpoint.hpp"
 #include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
+#include "umbriel/inference/decoded_posterior.hpp"
 #include "umbriel/inference/diagnostics.hpp"
 #include "umbriel/inference/linear_operator.hpp"
-#include "umbriel/inference/vector_posterior.hpp"
 #include "umbriel/mpi/sha256.hpp"
 #include "umbriel/mpi/watchdog.hpp"
 #include "umbriel/ops/elementwise.hpp"
@@ -25,103 +27,53 @@
 namespace umbriel {
 namespace {
 
-using HostFloats = Kokkos::View<float*, HostMemory, Kokkos::MemoryUnmanaged>;
-using Floats = Kokkos::View<float*, Memory, Kokkos::MemoryUnmanaged>;
-
-void upload(const std::vector<float>& from, float* to) {
-  Kokkos::deep_copy(Floats(to, from.size()), HostFloats(const_cast<float*>(from.data()), from.size()));
-}
-
-std::vector<float> download(const float* from, std::size_t n) {
-  std::vector<float> values(n);
-  Kokkos::deep_copy(HostFloats(values.data(), n), Floats(const_cast<float*>(from), n));
-  return values;
-}
-
-/// The posterior of the latent variables' base.
-class DecoderPosterior final : public VectorDensity {
+/// The decoder, and the flow before it where there is one.
+class VaeDecoder final : public MapDecoder {
  public:
-  /// @param data   [H, W] standardised; 0 where not observed
-  /// @param noise  its standard deviation, in the same units
-  DecoderPosterior(const Vae& vae, const LinearOperator& instrument, const std::vector<float>& data, double noise,
-                   int batch, nn::Options options)
-      : vae_(vae),
-        instrument_(instrument),
-        weight_(1 / (noise * noise)),
-        batch_(batch),
-        tape_(vae.parameters(), true, inputs_only(std::move(options))),
-        seen_("umbriel::seen_maps", batch, vae.grid().height, vae.grid().width),
-        pulled_("umbriel::pulled_maps", batch, vae.grid().height, vae.grid().width),
-        data_("umbriel::inpainting_data", batch, vae.grid().height, vae.grid().width, 1),
-        squares_("umbriel::residual_squares", static_cast<std::size_t>(batch)) {
+  VaeDecoder(const Vae& vae, int batch, nn::Options options)
+      : vae_(vae), batch_(batch), tape_(vae.parameters(), true, inputs_only(std::move(options))) {
     u_ = tape_.input({batch, 1, 1, vae.latent()}, true);
     map_ = vae.decode(tape_, vae.flow() != nullptr ? vae.flow()->from_base(tape_, u_) : u_);
     tape_.plan(map_);
     tape_.load_parameters(Space());
-    std::vector<float> all;
-    for (int n = 0; n < batch; ++n) all.insert(all.end(), data.begin(), data.end());
-    upload(all, data_.data());
   }
 
   int size() const override { return vae_.latent(); }
   int batch() const override { return batch_; }
+  Grid grid() const override { return vae_.grid(); }
 
-  std::vector<double> evaluate(const Space& space, const std::vector<float>& points,
-                               std::vector<float>& gradient) override {
-    decode_all(space, points);
+  MapBatch decode(const Space& space, const std::vector<float>& points) override {
+    Kokkos::deep_copy(Floats(tape_.value(u_).data, points.size()),
+                      HostFloats(const_cast<float*>(points.data()), points.size()));
+    tape_.forward(space);
     const Activations map = tape_.value(map_);
-    instrument_.apply(space, as_maps(map), batch_, seen_);
-    const Activations seen(seen_.data(), map.extents);
-    linear_combination(space, 1, seen, -1, data_, seen);
-    square_samples(space, seen, squares_);
-    instrument_.transpose(space, seen_, batch_, pulled_);
-    const Activations pulled(pulled_.data(), map.extents);
-    linear_combination(space, static_cast<float>(-weight_), pulled, 0, pulled, tape_.gradient(map_));
-    tape_.backward(space);
-    space.fence();
-    gradient = download(tape_.gradient(u_).data, points.size());
-    const auto squares = on_host(squares_);
-    const auto latent = static_cast<std::size_t>(vae_.latent());
-    std::vector<double> log_density(points.size() / latent);
-    for (std::size_t n = 0; n < log_density.size(); ++n) log_density[n] = -0.5 * weight_ * squares(n);
-    for (std::size_t i = 0; i < points.size(); ++i) {
-      log_density[i / latent] -= 0.5 * static_cast<double>(points[i]) * static_cast<double>(points[i]);
-      gradient[i] -= points[i];
-    }
-    return log_density;
+    return MapBatch(map.data, static_cast<std::size_t>(map.extents.n), static_cast<std::size_t>(map.extents.h),
+                    static_cast<std::size_t>(map.extents.w));
   }
 
-  /// Decoded maps [n, H, W] of points [n, size], n <= batch().
-  std::vector<float> maps(const Space& space, const std::vector<float>& points) {
-    decode_all(space, points);
+  std::vector<float> pull_back(const Space& space, const MapBatch& gradient, int n) override {
+    const Activations map = tape_.gradient(map_);
+    copy_channels(space, ConstActivations(gradient.data(), map.extents), map);
+    tape_.backward(space);
     space.fence();
-    return download(tape_.value(map_).data, points.size() / static_cast<std::size_t>(vae_.latent()) *
-                                                static_cast<std::size_t>(vae_.grid().pixels()));
+    std::vector<float> values(static_cast<std::size_t>(n) * static_cast<std::size_t>(vae_.latent()));
+    Kokkos::deep_copy(HostFloats(values.data(), values.size()), Floats(tape_.gradient(u_).data, values.size()));
+    return values;
   }
 
  private:
+  using HostFloats = Kokkos::View<float*, HostMemory, Kokkos::MemoryUnmanaged>;
+  using Floats = Kokkos::View<float*, Memory, Kokkos::MemoryUnmanaged>;
+
   static nn::Options inputs_only(nn::Options options) {
     options.inputs_only = true;
     return options;
   }
-  static MapBatch as_maps(const Activations& a) {
-    return MapBatch(a.data, static_cast<std::size_t>(a.extents.n), static_cast<std::size_t>(a.extents.h),
-                    static_cast<std::size_t>(a.extents.w));
-  }
-  void decode_all(const Space& space, const std::vector<float>& points) {
-    upload(points, tape_.value(u_).data);
-    tape_.forward(space);
-  }
 
   const Vae& vae_;
-  const LinearOperator& instrument_;
-  double weight_;
   int batch_;
   nn::Tape tape_;
   nn::Value u_, map_;
-  MapBatch seen_, pulled_;
-  Tensor data_;
-  View1<double> squares_;
 };
 
 /// Solves Laplace's equation where nothing is observed, with the observed pixels at its edge and no slope at the map's
@@ -151,7 +103,7 @@ std::vector<float> diffusive_fill(Grid grid, const std::vector<float>& data, con
 }
 
 struct Settings {
-  MapSeries common;  // grid, inputs, limits, seed
+  MapSeries common;  // grid, inputs, limits, seed, identity
   std::int64_t map = 0, chains = 0;
   double noise = 0, beam_arcmin = 0;
   int starts = 0, iterations = 0;
@@ -188,6 +140,140 @@ void take_data(const AutoencoderMaps& maps, const std::string& mask_path, Settin
   }
 }
 
+/// What the decoder leaves out, as the model's file has it or as it is of other maps. Collective.
+ResidualModel residual_of(const Communicator& comm, const Space& space, const AutoencoderMaps& maps,
+                          const AutoencoderMaps* others, const std::vector<std::int64_t>& chosen, std::uint64_t seed,
+                          const nn::Options& compute) {
+  if (others == nullptr) return *maps.model().residual;
+  VaeRunner runner(maps.vae(), 1, compute);
+  runner.load(space);
+  return measure_residual(comm, space, maps.vae(), runner, maps.model().record.pixel_arcmin, seed, [&](const auto& f) {
+    const ShardRange shard = shard_range(static_cast<std::int64_t>(chosen.size()), comm.rank(), comm.size());
+    for (std::int64_t i = shard.first; i < shard.first + shard.count; ++i) {
+      report_alive();
+      f(batch_of({others->read(chosen[static_cast<std::size_t>(i)])}, maps.grid()), i);
+    }
+  });
+}
+
+/// The most probable u, and its log-density, the same on every rank. What the decoder leaves out depends on how bright
+/// the map is: it is taken to be as for a map of zeros, and then twice as for the most probable map so far.
+/// @param spread     by how much the worst of the starts ended below the best
+/// @param deviation  [H, W] that of the residual field, as it is set in the end
+std::vector<float> most_probable(const Space& space, const Settings& s, const ResidualModel& residual,
+                                 DecodedPosterior& posterior, ResidualField& field, double& value, double& spread,
+                                 std::vector<float>& deviation) {
+  const auto size = static_cast<std::size_t>(posterior.size());
+  const auto set_deviation = [&](const std::vector<float>& decoded) {
+    deviation.clear();
+    for (const float g : decoded)
+      deviation.push_back(static_cast<float>(residual.deviation_at(static_cast<double>(g))));
+    field.set_deviation(deviation);
+  };
+  set_deviation(std::vector<float>(s.mask.size(), 0));
+  std::vector<float> best;
+  double lowest = 0;
+  for (int start = 0; start < s.starts; ++start) {  // of which the first is the prior's
+    report_alive();
+    std::vector<float> from(size, 0);
+    const DrawKey key{s.common.seed, Purpose::latent, static_cast<std::uint32_t>(start), 0};
+    for (std::size_t i = 0; start > 0 && i < size; ++i) from[i] = normal(key, i);
+    double reached = 0;
+    const std::vector<float> found = maximum_of(space, posterior, from, s.iterations, reached);
+    lowest = start == 0 ? reached : std::min(lowest, reached);
+    if (start > 0 && reached <= value) continue;
+    best = found;
+    value = reached;
+  }
+  spread = value - lowest;
+  for (int round = 0; round < 2; ++round) {
+    report_alive();
+    set_deviation(posterior.decoded(space, best));
+    best = maximum_of(space, posterior, best, s.iterations, value);
+  }
+  return best;
+}
+
+// --- checkpoints -----------------------------------------------------------------------------------------------------
+
+/// Numbers of a chain in a row: its index, trajectories, acceptance, and those of its step.
+constexpr std::size_t chain_numbers = 7;
+
+/// Saves the chains of all ranks. Collective.
+void save(const Communicator& comm, const Settings& s, std::size_t size, const std::vector<VectorChain>& chains) {
+  const auto draws = static_cast<std::size_t>(s.sampler.draws);
+  std::vector<double> numbers, log_density;
+  std::vector<float> points, of_draws;
+  const auto append = [](auto& to, const auto& from, std::size_t width) {  // what is still to come is 0
+    const std::size_t end = to.size() + width;
+    to.insert(to.end(), from.begin(), from.end());
+    to.resize(end, 0);
+  };
+  for (const VectorChain& c : chains) {
+    append(numbers,
+           std::vector<double>{static_cast<double>(c.chain), static_cast<double>(c.trajectories), c.accept_rate,
+                               c.fit.step, c.fit.log_mean, c.fit.error, static_cast<double>(c.fit.count)},
+           chain_numbers);
+    append(points, c.point, size);
+    append(of_draws, c.draws, draws * size);
+    append(log_density, c.log_density, draws);
+  }
+  const Rows rows(comm, chains.size());
+  ResultFile file(checkpoint_path(s.common.output), comm, "checkpoint of inpaint");
+  Hdf5Writer& hdf5 = file.hdf5();
+  const auto write = [&](const std::string& name, const std::string& words, std::size_t width, const auto& values) {
+    using T = std::decay_t<decltype(values.front())>;
+    hdf5.write_sharded<T>({"/" + name, {}, "1", words}, {rows.total, width}, rows.first, rows.count, values.data());
+  };
+  write("numbers", "chain, trajectories, accept_rate, and of the step: step, log_mean, error, count", chain_numbers,
+        numbers);
+  write("point", "where the chain is", size, points);
+  write("draws", "draws so far", draws * size, of_draws);
+  write("log_density", "of the draws so far", draws, log_density);
+  hdf5.attribute("/", "schema_version", static_cast<std::int64_t>(schema_version));
+  hdf5.attribute("/", "command", std::string("checkpoint of inpaint"));
+  hdf5.attribute("/", "identity", s.common.identity);
+  hdf5.commit(true);
+}
+
+/// Sets the chains of this rank's shard that a checkpoint holds. @throws Error(input) if it does not hold what it
+/// should
+void load(const std::string& good, const Settings& s, const ShardRange& shard, std::vector<VectorChain>& chains) {
+  if (good.empty() || chains.empty()) return;
+  const Hdf5Reader file(good);
+  const std::size_t size = chains[0].point.size(), draws = static_cast<std::size_t>(s.sampler.draws);
+  const auto check = [&](bool sound, const std::string& dataset) {
+    require(sound, ExitCode::input, "the checkpoint does not hold what it should", good + ", " + dataset,
+            "remove it to start anew");
+  };
+  const std::uint64_t rows = file.shape("/numbers").at(0);
+  for (const auto& [dataset, width] : {std::pair<const char*, std::size_t>{"/numbers", chain_numbers},
+                                       {"/point", size},
+                                       {"/draws", draws * size},
+                                       {"/log_density", draws}})
+    check(file.shape(dataset) == std::vector<std::uint64_t>{rows, width}, dataset);
+  const std::vector<double> numbers = file.read<double>("/numbers");
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    const double* const n = numbers.data() + row * chain_numbers;
+    const auto whole = [&](double value, double most) {
+      check(value >= 0 && value <= most && value == std::floor(value), "/numbers");
+      return static_cast<std::int64_t>(value);
+    };
+    const std::int64_t chain = whole(n[0], 1e9), made = whole(n[1], s.sampler.trajectories());
+    if (chain < shard.first || chain >= shard.first + shard.count) continue;
+    VectorChain& c = chains[static_cast<std::size_t>(chain - shard.first)];
+    c.trajectories = static_cast<int>(made);
+    c.accept_rate = n[2];
+    c.fit = {n[3], n[4], n[5], static_cast<int>(whole(n[6], s.sampler.trajectories()))};
+    c.point = file.read<float>("/point", row, 1);
+    c.draws = file.read<float>("/draws", row, 1);
+    c.log_density = file.read<double>("/log_density", row, 1);
+    const std::int64_t drawn = std::max<std::int64_t>(0, made - s.sampler.warm_up) / s.sampler.trajectories_a_draw;
+    c.draws.resize(static_cast<std::size_t>(drawn) * size);
+    c.log_density.resize(static_cast<std::size_t>(drawn));
+  }
+}
+
 }  // namespace
 
 ExitCode run_inpaint(const CommandLine& line) {
@@ -195,6 +281,10 @@ ExitCode run_inpaint(const CommandLine& line) {
   const Communicator& comm = line.comm;
   const Config& config = line.config;
   const AutoencoderMaps maps(comm, config, "inpaint");
+  std::unique_ptr<AutoencoderMaps> others;  // to measure what the decoder leaves out
+  if (config.has("inpaint.residual_maps"))
+    others = std::make_unique<AutoencoderMaps>(comm, config, "inpaint", "residual_maps");
+  std::vector<std::int64_t> chosen;
   Settings s;
   std::string mask_path;
   comm.together([&] {
@@ -215,7 +305,15 @@ ExitCode run_inpaint(const CommandLine& line) {
     s.starts = static_cast<int>(config.integer("inpaint.starts", 4, 1, 10000));
     s.iterations = static_cast<int>(config.integer("inpaint.iterations", 500, 1, 1 << 20));
     s.compute = read_compute(config);
+    if (others) {
+      chosen =
+          others->part(config.choice("inpaint.residual_part", "validation", {"all", "training", "validation", "test"}));
+      for (std::size_t i = 1; i < others->inputs().size(); ++i) s.common.inputs.push_back(others->inputs()[i]);
+    }
     config.reject_unknown_keys();
+    require(others || maps.model().residual, ExitCode::input, "the file does not say what its decoder leaves out",
+            maps.inputs()[0].path,
+            "train the model again, or give inpaint.residual_maps = patches that it was not trained on");
   });
   MapFolder masks(comm, {mask_path}, {});
   comm.together([&] {
@@ -226,70 +324,117 @@ ExitCode run_inpaint(const CommandLine& line) {
     s.mask.assign(values.get(), values.get() + grid.pixels());
     s.common.inputs.push_back({mask_path, masks.inputs()[0].sha256});
     take_data(maps, mask_path, s);
+    s.common.identity = identity_of(config, s.common.seed, s.common.inputs, {"run.", "inpaint.chains "});
   });
   const Grid grid = maps.grid();
   const auto pixels = static_cast<std::size_t>(grid.pixels());
   const auto draws = static_cast<std::size_t>(s.sampler.draws);
   const ShardRange shard = shard_range(s.chains, comm.rank(), comm.size());
   const double bytes = static_cast<double>(s.chains) * static_cast<double>(draws * pixels) * sizeof(float);
+  const double checkpoint =
+      static_cast<double>(s.chains) * static_cast<double>(draws + 1) * maps.vae().latent() * sizeof(float);
+  const double disk = bytes + (s.common.limits.checkpoint > 0 ? 3 * checkpoint : 0);
   if (line.dry_run) {
-    const double trajectories = s.sampler.warm_up + s.sampler.draws * s.sampler.trajectories_a_draw;
+    const double trajectories = s.sampler.trajectories();
     char text[96];
     std::snprintf(text, sizeof text, "gradients: about %.3g a chain, %.3g in all", trajectories * s.sampler.leapfrogs,
                   trajectories * s.sampler.leapfrogs * static_cast<double>(s.chains));
-    print_dry_run(line, {text, "disk: " + human_bytes(bytes)});
+    print_dry_run(line, {text, "disk: " + human_bytes(bytes) + ", with checkpoints up to " + human_bytes(disk)});
     return ExitCode::done;
   }
-  const Job job(comm, s.common.output, s.common.limits, bytes, false);
+  const Job job(comm, s.common.output, s.common.limits, disk, true);
   comm.together([&] { log::start(comm.rank(), s.common.output + ".log.jsonl"); });
   log::info("umbriel inpaint: " + std::to_string(s.chains) + " chains in " + std::to_string(maps.vae().latent()) +
             " latent variables on " + std::to_string(comm.size()) + " rank(s), " + device_name());
 
   const Space space;
-  const int batch = static_cast<int>(std::clamp<std::int64_t>(shard.count, 1, s.common.batch));
-  const MaskedBeam instrument(grid, s.mask, s.beam_arcmin / maps.model().record.pixel_arcmin, batch);
-  DecoderPosterior posterior(maps.vae(), instrument, s.data, s.noise, batch, s.compute);
-
-  // The maximum: the best of several starts, of which the first is the prior's; on every rank the same.
-  std::vector<float> best;
-  double best_value = 0;
-  for (int start = 0; start < s.starts; ++start) {
-    report_alive();
-    std::vector<float> from(static_cast<std::size_t>(posterior.size()), 0);
-    const DrawKey key{s.common.seed, Purpose::latent, static_cast<std::uint32_t>(start), 0};
-    for (std::size_t i = 0; start > 0 && i < from.size(); ++i) from[i] = normal(key, i);
-    double value = 0;
-    const std::vector<float> found = maximum_of(space, posterior, from, s.iterations, value);
-    if (start > 0 && value <= best_value) continue;
-    best = found;
-    best_value = value;
+  const ResidualModel residual = residual_of(comm, space, maps, others.get(), chosen, s.common.seed, s.compute);
+  const double pixel = maps.model().record.pixel_arcmin;
+  const auto field_of = [&](const LinearOperator& instrument, int batch) {
+    return ResidualField(instrument, grid, pixel, residual.multipole, residual.power, s.noise, batch);
+  };
+  double best_value = 0, spread = 0;
+  std::vector<float> best, maximum, deviation;
+  {
+    const MaskedBeam instrument(grid, s.mask, s.beam_arcmin / pixel, 1);
+    VaeDecoder decoder(maps.vae(), 1, s.compute);
+    ResidualField field = field_of(instrument, 1);
+    DecodedPosterior posterior(decoder, instrument, field, s.data);
+    best = most_probable(space, s, residual, posterior, field, best_value, spread, deviation);
+    maximum = posterior.mean(space, best);
   }
-  const std::vector<float> maximum = posterior.maps(space, best);
+  char text[160];
+  std::snprintf(text, sizeof text,
+                "most probable map: log-density %.1f; of %d starts the worst ended %.1f below the best", best_value,
+                s.starts, spread);
+  log::info(text);
 
-  Progress progress(comm, "sampling", s.chains, "chains");
+  const int batch = static_cast<int>(std::clamp<std::int64_t>(shard.count, 1, s.common.batch));
+  const MaskedBeam instrument(grid, s.mask, s.beam_arcmin / pixel, batch);
+  VaeDecoder decoder(maps.vae(), batch, s.compute);
+  ResidualField field = field_of(instrument, batch);
+  field.set_deviation(deviation);
+  DecodedPosterior posterior(decoder, instrument, field, s.data);
+  s.sampler.metric = metric_at(space, posterior, best);
+  s.sampler.centre = best;
+  s.sampler.spread = 2;  // wider than the posterior, for nested R-hat to tell
+  std::vector<VectorChain> list;
+  for (const std::int64_t chain : indices_of(shard))
+    list.push_back(begin_vector_chain(s.sampler, posterior.size(), chain));
+  const auto made = [&] {
+    std::int64_t trajectories = 0;
+    for (const VectorChain& chain : list) trajectories += chain.trajectories;
+    return trajectories;
+  };
+  const std::string good =
+      open_checkpoint(comm, checkpoint_path(s.common.output), s.common.identity, line.override_checkpoint);
+  comm.together([&] { load(good, s, shard, list); });
+  std::int64_t reported = made();
+  if (const std::int64_t before = comm.sum(reported); before > 0)
+    log::info("resuming: " + std::to_string(before) + " trajectories are made already");
+  bool done = false;
+  {
+    Progress progress(comm, "sampling", s.chains * s.sampler.trajectories() - comm.sum(reported), "trajectories");
+    done = job.work(
+        watch,
+        [&](const std::function<bool()>& pause) {
+          return run_vector_chains(space, posterior, s.sampler, list, [&] {
+            progress.add(static_cast<double>(made() - reported));
+            reported = made();
+            return pause();
+          });
+        },
+        [&] { save(comm, s, static_cast<std::size_t>(posterior.size()), list); });
+    progress.add(static_cast<double>(made() - reported));
+  }
+  if (!done) {
+    log::info("stopped before the end; to go on, run the same command again: " + command_to_resume(line, "inpaint"));
+    return ExitCode::stopped;
+  }
+
   std::vector<float> samples, latent;
   std::vector<double> log_density, accept_rate, step;
   std::vector<std::uint8_t> diverged;
-  for (std::int64_t first = shard.first; first < shard.first + shard.count; first += batch) {
-    const int n = static_cast<int>(std::min<std::int64_t>(batch, shard.first + shard.count - first));
-    const auto pause = [] {
+  for (const VectorChain& chain : list) {
+    const auto length = static_cast<long>(posterior.size());
+    for (std::size_t draw = 0; draw < draws; draw += static_cast<std::size_t>(batch)) {
       report_alive();
-      return false;
-    };
-    for (const VectorChain& chain : run_vector_chains(space, posterior, s.sampler, first, n, pause)) {
-      const auto size = static_cast<long>(posterior.size());
-      for (long draw = 0; draw < static_cast<long>(draws); ++draw) {
-        const std::vector<float> map =
-            posterior.maps(space, {chain.draws.begin() + draw * size, chain.draws.begin() + (draw + 1) * size});
-        samples.insert(samples.end(), map.begin(), map.end());
-      }
-      latent.insert(latent.end(), chain.draws.begin(), chain.draws.end());
-      log_density.insert(log_density.end(), chain.log_density.begin(), chain.log_density.end());
-      accept_rate.push_back(chain.accept_rate);
-      step.push_back(chain.step);
-      diverged.push_back(chain.diverged ? 1 : 0);
+      const std::size_t end = std::min(draws, draw + static_cast<std::size_t>(batch));
+      std::vector<DrawKey> keys;
+      for (std::size_t i = draw; i < end; ++i)
+        keys.push_back({s.common.seed, Purpose::realisation_prior, static_cast<std::uint32_t>(chain.chain),
+                        static_cast<std::uint32_t>(i)});
+      const std::vector<float> drawn = posterior.draw(space,
+                                                      {chain.draws.begin() + static_cast<long>(draw) * length,
+                                                       chain.draws.begin() + static_cast<long>(end) * length},
+                                                      keys);
+      samples.insert(samples.end(), drawn.begin(), drawn.end());
     }
-    progress.add(n);
+    latent.insert(latent.end(), chain.draws.begin(), chain.draws.end());
+    log_density.insert(log_density.end(), chain.log_density.begin(), chain.log_density.end());
+    accept_rate.push_back(chain.accept_rate);
+    step.push_back(chain.fit.step);
+    diverged.push_back(chain.diverged() ? 1 : 0);
   }
 
   const std::vector<std::pair<const char*, double>> levels = {
@@ -339,6 +484,8 @@ ExitCode run_inpaint(const CommandLine& line) {
                      comm.is_root() ? summary.quantiles[q].data() : nullptr, "1",
                      std::string("posterior quantile, ") + levels[q].first + " %");
   result.write_map("/reference/maximum", grid, maximum.data(), "1", "most probable map");
+  result.write_map("/reference/residual_deviation", grid, deviation.data(), "1",
+                   "deviation of what the decoder leaves out, a priori");
   result.write_map("/reference/diffusive", grid, filled.data(), "1", "Laplace's equation solved where not observed");
   result.write_map("/data/map", grid, s.truth.data(), "1",
                    "given map, less the mean of its observed pixels, over their deviation");
@@ -347,11 +494,23 @@ ExitCode run_inpaint(const CommandLine& line) {
   hdf5.attribute("/data", "deviation", s.deviation);
   hdf5.attribute("/sample_stats", "nested_r_hat", r_hat);
   hdf5.attribute("/sample_stats", "maximum_log_density", best_value);
+  hdf5.attribute("/sample_stats", "spread_of_starts", spread);
   result.write_provenance(config, static_cast<std::int64_t>(s.common.seed), s.common.inputs, watch.seconds());
   result.commit();
-  char text[96];
+  comm.together([&] {
+    if (comm.is_root()) remove_checkpoint(checkpoint_path(s.common.output));
+  });
   std::snprintf(text, sizeof text, "nested R-hat of the log-density: %.3f", r_hat);
   log::info(text);
+  const double limit = nested_r_hat_limit(static_cast<int>(s.chains / s.sampler.chains_a_superchain),
+                                          s.sampler.chains_a_superchain, static_cast<double>(draws));
+  if (comm.is_root() && r_hat > limit) {
+    std::snprintf(text, sizeof text,
+                  "chains differ: nested R-hat is above %.3f; give them a longer inpaint.warm_up, and if that does not "
+                  "help, the posterior has several maxima",
+                  limit);
+    log::warn(text);
+  }
   log::info("wrote " + s.common.output);
   return ExitCode::done;
 }

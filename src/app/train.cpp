@@ -80,6 +80,7 @@ struct Target {
   double flops = 0, bytes = 0;  ///< of a step on this rank
   std::vector<InputFile> inputs;
   std::function<void(std::uint64_t seed, nn::Initialisation scheme)> initialise;
+  std::function<void(const Space& space, const View1<float>& values, nn::Metadata& record)> measure;  ///< or none
   std::function<void(const std::string& path, const View1<float>& values, nn::Metadata record)> save;
 };
 
@@ -144,6 +145,10 @@ Target make_target(const std::string& name, const Communicator& comm, const Conf
         [](const VaeTask& task, std::uint64_t seed, auto scheme) { nn::initialise(task.parameters(), seed, scheme); });
     target.rate = 1e-4;
     target.keep_best = false;  // running moments are those of the last weights
+    target.measure = [&task = static_cast<VaeTask&>(*target.task)](const Space& space, const View1<float>& values,
+                                                                   nn::Metadata& record) {
+      if (const auto residual = task.residual(space, values)) residual->record(record);
+    };
     return target;
   }
   return maps_target<DiffusionTask>(comm, config, compute,
@@ -238,6 +243,7 @@ ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
   for (const InputFile& input : target.inputs)  // names alone: the file travels, folders do not
     inputs += input.sha256 + "  " + std::filesystem::path(input.path).filename().string() + "\n";
   record["umbriel.inputs"] = inputs;
+  if (target.measure) target.measure(space, trainer.averaged(), record);
   comm.together([&] {
     if (comm.is_root()) target.save(output, trainer.averaged(), record);
   });

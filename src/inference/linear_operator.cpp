@@ -49,4 +49,13 @@ void MaskedBeam::transpose(const Space& space, const MapBatch& from, int n, cons
   smooth(space, n, to);
 }
 
+void MaskedBeam::keep_observed(const Space& space, const MapBatch& maps, int n) const {
+  const Grid grid = fft_.grid();
+  for_each_element("umbriel::mask_maps", space, n, grid.height, grid.width, Mask{maps, maps, mask_});
+}
+
+double MaskedBeam::response(double wave_number) const {
+  return std::exp(-0.5 * sigma_pixels_ * sigma_pixels_ * wave_number * wave_number);
+}
+
 }  // namespace umbriel

@@ -15,6 +15,10 @@ class LinearOperator {
   virtual void apply(const Space& space, const MapBatch& from, int n, const MapBatch& to) const = 0;
   /// to[i] <- A^T from[i], i < n.
   virtual void transpose(const Space& space, const MapBatch& from, int n, const MapBatch& to) const = 0;
+  /// maps[i] <- 0 where no datum is: where A gives 0 whatever the sky.
+  virtual void keep_observed(const Space& space, const MapBatch& maps, int n) const = 0;
+  /// What A makes of the amplitude of a wave of so many radians a pixel where all is observed. For preconditioners.
+  virtual double response(double wave_number) const = 0;
 };
 
 /// A Gaussian beam on the periodic grid, and what is observed behind it: A = M B, A^T = B M.
@@ -27,6 +31,8 @@ class MaskedBeam final : public LinearOperator {
 
   void apply(const Space& space, const MapBatch& from, int n, const MapBatch& to) const override;
   void transpose(const Space& space, const MapBatch& from, int n, const MapBatch& to) const override;
+  void keep_observed(const Space& space, const MapBatch& maps, int n) const override;
+  double response(double wave_number) const override;
 
  private:
   void smooth(const Space& space, int n, const MapBatch& maps) const;

@@ -1,5 +1,5 @@
 /// Posteriors of a few hundred numbers, such as the latent variables of a generative model: their maximum by L-BFGS,
-/// and draws by Hamiltonian Monte Carlo with unit mass, for densities whose prior is the standard normal.
+/// and draws by Hamiltonian Monte Carlo, for densities whose prior is the standard normal.
 ///
 /// Each chain fits its step by dual averaging (Hoffman & Gelman 2014, J. Mach. Learn. Res. 15, 1593, section 3.2) while
 /// it warms up; a trajectory has a number of leapfrogs that is drawn, the same for all chains. A chain is a pure
@@ -34,20 +34,51 @@ struct VectorHmcOptions {
   int leapfrogs = 10;            ///< a trajectory's mean number; drawn evenly from 1 to twice as many less one
   double target = 0.8;           ///< mean acceptance probability that steps are fitted to
   int chains_a_superchain = 4;   ///< that start from one point
+  std::vector<float> metric;     ///< [size, size] M^-1/2, symmetric, of the mass matrix M; empty: unit mass
+  /// Chains start from centre + spread M^-1/2 normal. @param centre  [size]; empty: 0
+  std::vector<float> centre;
+  double spread = 1;
+
+  int trajectories() const { return warm_up + draws * trajectories_a_draw; }  ///< of a chain
 };
 
+/// Dual averaging of ln(step), as in the paper's algorithm 5.
+struct StepFit {
+  double step = 0.1, log_mean = 0, error = 0;
+  int count = 0;
+
+  /// @param acceptance  of the last trajectory
+  void update(double acceptance, double target);
+  void settle();
+};
+
+/// A chain on its way, or at its end: all that is needed to go on.
 struct VectorChain {
   std::int64_t chain = 0;
-  bool diverged = false;  ///< met a value that is not finite; its draws are where it was before
-  double accept_rate = 0, step = 0;
-  std::vector<float> draws;         ///< [draws, size]
-  std::vector<double> log_density;  ///< [draws]
+  int trajectories = 0;             ///< that it has made
+  std::vector<float> point;         ///< [size] where it is
+  StepFit fit;                      ///< its step
+  double accept_rate = 0;           ///< mean acceptance probability after warm-up, once it has ended
+  std::vector<float> draws;         ///< [draws so far, size]
+  std::vector<double> log_density;  ///< [draws so far]
+
+  /// Met a value that is not finite, or hardly moved.
+  bool diverged() const;
 };
 
-/// Chains `first` ... `first + n` - 1 together, n <= density.batch(). They start from draws of the standard normal.
-/// @param stop  asked before each trajectory; what is returned after a stop is empty
-std::vector<VectorChain> run_vector_chains(const Space& space, VectorDensity& density, const VectorHmcOptions& options,
-                                           std::int64_t first, int n, const std::function<bool()>& stop = {});
+/// A chain at its start.
+VectorChain begin_vector_chain(const VectorHmcOptions& options, int size, std::int64_t chain);
+
+/// Moves chains on to their ends, as many together as the density takes of those that have come equally far.
+/// @param stop  asked before each trajectory
+/// @return false if it was true before the end
+bool run_vector_chains(const Space& space, VectorDensity& density, const VectorHmcOptions& options,
+                       std::vector<VectorChain>& chains, const std::function<bool()>& stop = {});
+
+/// M^-1/2 for the mass matrix that suits a density best near its maximum: its curvature M = -d^2 ln p / du^2 there, by
+/// central differences of the gradient; but at least the prior's, 1, in every direction.
+/// @return [size, size]
+std::vector<float> metric_at(const Space& space, VectorDensity& density, const std::vector<float>& point);
 
 /// The maximum that L-BFGS (liblbfgs) reaches from a point. @return [size]
 /// @param value  log-density there

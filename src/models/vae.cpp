@@ -310,16 +310,17 @@ MapBatch VaeRunner::decode(const Space& space) {
 }
 
 TrainedVae TrainedVae::load(const std::string& path) {
-  TrainedVae model{GenerativeModelRecord::load(path), nullptr, 0};
+  TrainedVae model{GenerativeModelRecord::load(path), nullptr, 0, {}};
   require(model.record.kind == "vae", ExitCode::input, "the file holds a " + model.record.kind + " model", path,
           "give a file that `umbriel train vae` wrote");
   model.vae = std::make_unique<Vae>(Config::parse(model.record.config, path), model.record.grid);
   const nn::ParameterSet& set = model.vae->parameters();
-  nn::load_weights(path, set, set.values());
+  const nn::Metadata metadata = nn::load_weights(path, set, set.values());
   const auto host = on_host(set.values());
   const auto log_deviation =
       static_cast<double>(host(static_cast<std::size_t>(set[model.vae->log_deviation()].offset)));
   model.deviation = model.vae->first_deviation() * std::exp(log_deviation);
+  model.residual = ResidualModel::from(metadata, path);
   return model;
 }
 
@@ -437,11 +438,25 @@ void VaeTask::step_of_part(const Space& space, const MapBatch& fields, const Vie
   s.tape.backward(space, ready);
 }
 
-std::vector<std::pair<std::string, double>> VaeTask::validate(const Space& space, const View1<float>& values) {
+const Vae& VaeTask::with(const View1<float>& values) {
   if (!validated_) validated_ = std::make_unique<Vae>(Config::parse(config_, "training"), grid());
-  const nn::ParameterSet& set = validated_->parameters();
-  Kokkos::deep_copy(set.values(), values);
-  Kokkos::deep_copy(set.buffer_values(), parameters().buffer_values());
+  Kokkos::deep_copy(validated_->parameters().values(), values);
+  Kokkos::deep_copy(validated_->parameters().buffer_values(), parameters().buffer_values());
+  return *validated_;
+}
+
+std::optional<ResidualModel> VaeTask::residual(const Space& space, const View1<float>& values) {
+  if (validation_size() == 0 || !field().standardised || field().power.size() > 1) return {};
+  const Vae& vae = with(values);
+  VaeRunner runner(vae, 1, {options_.backend, options_.precision, {}});
+  runner.load(space);
+  return measure_residual(comm(), space, vae, runner, pixel_arcmin(), seed(), [&](const auto& f) {
+    for_each_validation_map(space, [&](const MapBatch& map, const View1<double>&, std::int64_t i) { f(map, i); });
+  });
+}
+
+std::vector<std::pair<std::string, double>> VaeTask::validate(const Space& space, const View1<float>& values) {
+  const nn::ParameterSet& set = with(values).parameters();
   const int latent = validated_->latent();
   VaeRunner runner(*validated_, 1, {options_.backend, options_.precision, {}});
   runner.load(space);

@@ -23,6 +23,7 @@
 #include "umbriel/models/generative_model.hpp"
 #include "umbriel/models/latent_flow.hpp"
 #include "umbriel/models/map_task.hpp"
+#include "umbriel/models/residual_model.hpp"
 
 namespace umbriel {
 
@@ -122,6 +123,7 @@ struct TrainedVae {
   GenerativeModelRecord record;
   std::unique_ptr<Vae> vae;
   double deviation = 0;  ///< sigma
+  std::optional<ResidualModel> residual;  ///< what the decoder leaves out, where the file says so
 
   /// @throws Error(input) for a file that is not one, Error(file_system)
   static TrainedVae load(const std::string& path);
@@ -149,6 +151,9 @@ class VaeTask final : public MapTask {
   double flops() const override;
   double bytes() const override;
   GenerativeModelRecord record() const;
+  /// What the decoder with weights `values` leaves out of the validation maps; nothing without such maps, or with
+  /// whitened ones. Collective.
+  std::optional<ResidualModel> residual(const Space& space, const View1<float>& values);
 
  protected:
   void step_of_part(const Space& space, const MapBatch& fields, const View1<double>& log_jacobian, std::int64_t first,
@@ -157,6 +162,8 @@ class VaeTask final : public MapTask {
  private:
   struct Step;
   void make_step();
+  /// The VAE with other weights than those in training.
+  const Vae& with(const View1<float>& values);
 
   std::string config_;
   nn::Options options_;

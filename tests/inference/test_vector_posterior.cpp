@@ -31,6 +31,13 @@ class Gaussian final : public VectorDensity {
   }
 };
 
+std::vector<VectorChain> run(Gaussian& density, const VectorHmcOptions& options, std::int64_t first, int n) {
+  std::vector<VectorChain> chains;
+  for (int i = 0; i < n; ++i) chains.push_back(begin_vector_chain(options, 3, first + i));
+  EXPECT_TRUE(run_vector_chains(Space(), density, options, chains));
+  return chains;
+}
+
 TEST(VectorPosterior, ChainsHaveTheMomentsOfTheDensity) {
   Gaussian density;
   VectorHmcOptions options;
@@ -40,8 +47,8 @@ TEST(VectorPosterior, ChainsHaveTheMomentsOfTheDensity) {
   double sum[3] = {}, squares[3] = {}, accepted = 0;
   const int chains = 16;
   for (int first = 0; first < chains; first += 8) {
-    for (const VectorChain& chain : run_vector_chains(Space(), density, options, first, 8)) {
-      EXPECT_FALSE(chain.diverged);
+    for (const VectorChain& chain : run(density, options, first, 8)) {
+      EXPECT_FALSE(chain.diverged());
       EXPECT_EQ(chain.log_density.size(), 250U);
       accepted += chain.accept_rate / chains;
       for (std::size_t i = 0; i < chain.draws.size(); ++i) {
@@ -64,15 +71,40 @@ TEST(VectorPosterior, AChainIsTheSameInAnyBatch) {
   Gaussian density;
   VectorHmcOptions options;
   options.warm_up = 30;
-  const auto together = run_vector_chains(Space(), density, options, 0, 6);
+  const auto together = run(density, options, 0, 6);
   for (const std::int64_t chain : {0, 3, 5}) {
-    const auto alone = run_vector_chains(Space(), density, options, chain, 1);
+    const auto alone = run(density, options, chain, 1);
     EXPECT_EQ(alone[0].draws, together[static_cast<std::size_t>(chain)].draws);
-    EXPECT_EQ(alone[0].step, together[static_cast<std::size_t>(chain)].step);
+    EXPECT_EQ(alone[0].fit.step, together[static_cast<std::size_t>(chain)].fit.step);
   }
   EXPECT_NE(together[0].draws, together[1].draws);
   options.seed = 2;
-  EXPECT_NE(run_vector_chains(Space(), density, options, 0, 1)[0].draws, together[0].draws);
+  EXPECT_NE(run(density, options, 0, 1)[0].draws, together[0].draws);
+}
+
+// Stopped at any trajectory, even while others in the batch have come further, a chain goes on with the same bits.
+TEST(VectorPosterior, AChainThatIsStoppedGoesOnWithTheSameBits) {
+  Gaussian density;
+  density.places = 4;
+  VectorHmcOptions options;
+  options.warm_up = 12;
+  const auto whole = run(density, options, 0, 6);
+  std::vector<VectorChain> chains;
+  for (int chain = 0; chain < 6; ++chain) chains.push_back(begin_vector_chain(options, 3, chain));
+  int runs = 0;
+  for (bool done = false; !done; ++runs) {
+    int asked = 0;
+    done = run_vector_chains(Space(), density, options, chains, [&] { return ++asked > 17 + runs; });
+    if (runs == 1) std::swap(chains[0], chains[5]);  // another order is another rank's share
+  }
+  EXPECT_GT(runs, 5);
+  std::swap(chains[0], chains[5]);
+  for (std::size_t chain = 0; chain < 6; ++chain) {
+    EXPECT_EQ(chains[chain].chain, static_cast<std::int64_t>(chain));
+    EXPECT_EQ(chains[chain].draws, whole[chain].draws);
+    EXPECT_EQ(chains[chain].log_density, whole[chain].log_density);
+    EXPECT_EQ(chains[chain].accept_rate, whole[chain].accept_rate);
+  }
 }
 
 TEST(VectorPosterior, TheMaximumIsFound) {

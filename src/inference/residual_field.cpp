@@ -1,0 +1,278 @@
+#include "umbriel/inference/residual_field.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "umbriel/inference/spectra.hpp"
+#include "umbriel/maps/radial_bins.hpp"
+#include "umbriel/rng/normal.hpp"
+
+namespace umbriel {
+namespace {
+
+constexpr double tolerance = 1e-4;  // of the preconditioned residual norm, relative to that of the data
+constexpr int most_iterations = 1000;
+
+/// A side half as long again, and even.
+int wider(int side) { return 2 * ((3 * side + 3) / 4); }
+
+/// The corner of a wide map <- h from; zero elsewhere.
+struct Widen {
+  MapBatch from, to;
+  View2<float> factor;
+  Grid grid;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    to(n, y, x) = y < grid.height && x < grid.width ? factor(y, x) * from(n, y, x) : 0.0f;
+  }
+};
+
+/// to <- factor from, of as many pixels as `factor` has.
+struct Crop {
+  MapBatch from, to;
+  View2<float> factor;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const { to(n, y, x) = factor(y, x) * from(n, y, x); }
+};
+
+struct Filter {
+  SpectrumBatch spectra;
+  View2<float> factor;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int ky, int kx) const {
+    const Complex a = spectra(n, ky, kx);
+    spectra(n, ky, kx) = Complex(factor(ky, kx) * a.real(), factor(ky, kx) * a.imag());
+  }
+};
+
+struct Product {
+  MapBatch a, b;
+  KOKKOS_INLINE_FUNCTION double operator()(int n, int y, int x) const {
+    return static_cast<double>(a(n, y, x)) * static_cast<double>(b(n, y, x));
+  }
+};
+
+/// to <- from + factor(map) to
+struct Turn {
+  MapBatch from, to;
+  View1<float> factor;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    to(n, y, x) = from(n, y, x) + factor(n) * to(n, y, x);
+  }
+};
+
+/// x += factor(map) p, r -= factor(map) q
+struct Step {
+  MapBatch p, q, x, r;
+  View1<float> factor;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x_) const {
+    x(n, y, x_) += factor(n) * p(n, y, x_);
+    r(n, y, x_) -= factor(n) * q(n, y, x_);
+  }
+};
+
+/// to += factor from
+struct Add {
+  MapBatch from, to;
+  float factor;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const { to(n, y, x) += factor * from(n, y, x); }
+};
+
+struct Copy {
+  MapBatch from, to;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const { to(n, y, x) = from(n, y, x); }
+};
+
+double interpolated(const std::vector<double>& at, const std::vector<double>& values, double x) {
+  const auto above = static_cast<std::size_t>(std::upper_bound(at.begin(), at.end(), x) - at.begin());
+  if (above == 0) return values.front();
+  if (above == at.size()) return values.back();
+  const double t = (x - at[above - 1]) / (at[above] - at[above - 1]);
+  return (1 - t) * values[above - 1] + t * values[above];
+}
+
+/// [ky, kx] f(multipole) on a grid.
+template <class F>
+View2<float> of_modes(Grid grid, double pixel_arcmin, const F& f) {
+  const View2<float> out("umbriel::factors_of_modes", grid.height, grid.half_width());
+  const auto host = Kokkos::create_mirror_view(HostMemory{}, out);
+  for (int ky = 0; ky < grid.height; ++ky)
+    for (int kx = 0; kx < grid.half_width(); ++kx)
+      host(ky, kx) = static_cast<float>(f(multipole(grid, pixel_arcmin, ky, kx)));
+  Kokkos::deep_copy(out, host);
+  return out;
+}
+
+}  // namespace
+
+ResidualField::ResidualField(const LinearOperator& instrument, Grid grid, double pixel_arcmin,
+                             const std::vector<double>& multipole, const std::vector<double>& power, double noise,
+                             int batch)
+    : instrument_(instrument),
+      grid_(grid),
+      pixel_arcmin_(pixel_arcmin),
+      noise_(noise),
+      batch_(batch),
+      fft_(grid),
+      wide_({wider(grid.height), wider(grid.width)}),
+      deviation_("umbriel::residual_deviation", grid.height, grid.width),
+      inverse_scale_("umbriel::residual_scale", grid.height, grid.width),
+      sums_(batch, grid.height),
+      table_multipole_(multipole) {
+  for (const double p : power) table_log_power_.push_back(std::log(p));
+  const Grid wide = wide_.grid();
+  const auto maps = [&](Grid of) { return MapBatch("umbriel::residual_maps", batch, of.height, of.width); };
+  wide_maps_ = maps(wide);
+  for (MapBatch* const buffer : {&pulled_, &residual_, &direction_, &product_, &preconditioned_}) *buffer = maps(grid);
+  spectra_ = SpectrumBatch("umbriel::residual_spectra", batch, grid.height, grid.half_width());
+  wide_spectra_ = SpectrumBatch("umbriel::wide_spectra", batch, wide.height, wide.half_width());
+  const auto at = [&](double l) { return std::exp(interpolated(table_multipole_, table_log_power_, l)); };
+  const auto scale = 1 / static_cast<double>(wide.pixels());
+  power_ = of_modes(wide, pixel_arcmin, [&](double l) { return at(l) * scale; });
+  root_ = of_modes(wide, pixel_arcmin, [&](double l) { return std::sqrt(at(l)) * scale; });
+  set_deviation(std::vector<float>(static_cast<std::size_t>(grid.pixels()), 1.0f));
+}
+
+void ResidualField::set_deviation(const std::vector<float>& deviation) {
+  const auto copy_to = [](const View2<float>& to, const std::vector<float>& from) {
+    const auto host = Kokkos::create_mirror_view(HostMemory{}, to);
+    std::copy(from.begin(), from.end(), host.data());
+    Kokkos::deep_copy(to, host);
+  };
+  copy_to(deviation_, deviation);
+  const auto pixels = static_cast<double>(deviation.size());
+  const auto square = [](float h) { return static_cast<double>(h) * static_cast<double>(h); };
+  double squares = 0, noise = 0, signal = 0;  // <h^2>, <sigma^2 / D^2>, <h^2 / D^2>
+  for (const float h : deviation) squares += square(h) / pixels;
+  std::vector<float> inverse;
+  for (const float h : deviation) {
+    const double scale = square(h) + squares / 4;
+    noise += noise_ * noise_ / scale / pixels;
+    signal += square(h) / scale / pixels;
+    inverse.push_back(static_cast<float>(1 / std::sqrt(scale)));
+  }
+  copy_to(inverse_scale_, inverse);
+  const double radians = pixel_arcmin_ / 60 * std::acos(-1.0) / 180;
+  inverse_ = of_modes(grid_, pixel_arcmin_, [&](double l) {
+    const double b = instrument_.response(l * radians);
+    const double power = std::exp(interpolated(table_multipole_, table_log_power_, l));
+    return 1 / ((noise + signal * b * b * power) * pixels);
+  });
+}
+
+void ResidualField::covary(const Space& space, int n, const MapBatch& from, const MapBatch& to) {
+  const Grid wide = wide_.grid();
+  for_each_element("umbriel::widen_maps", space, n, wide.height, wide.width,
+                   Widen{from, wide_maps_, deviation_, grid_});
+  wide_.forward(space, wide_maps_, wide_spectra_, n);
+  for_each_element("umbriel::filter_maps", space, n, wide.height, wide.half_width(), Filter{wide_spectra_, power_});
+  wide_.inverse(space, wide_spectra_, wide_maps_, n);
+  for_each_element("umbriel::crop_maps", space, n, grid_.height, grid_.width, Crop{wide_maps_, to, deviation_});
+}
+
+void ResidualField::apply(const Space& space, int n, const MapBatch& from, const MapBatch& to) {
+  instrument_.transpose(space, from, n, pulled_);
+  covary(space, n, pulled_, pulled_);
+  instrument_.apply(space, pulled_, n, to);
+  for_each_element("umbriel::add_noise_variance", space, n, grid_.height, grid_.width,
+                   Add{from, to, static_cast<float>(noise_ * noise_)});
+}
+
+void ResidualField::precondition(const Space& space, int n, const MapBatch& from, const MapBatch& to) {
+  const auto scale = [&](const MapBatch& maps) {
+    for_each_element("umbriel::scale_maps", space, n, grid_.height, grid_.width, Crop{maps, to, inverse_scale_});
+  };
+  scale(from);
+  fft_.forward(space, to, spectra_, n);
+  for_each_element("umbriel::filter_maps", space, n, grid_.height, grid_.half_width(), Filter{spectra_, inverse_});
+  fft_.inverse(space, spectra_, to, n);
+  scale(to);
+  instrument_.keep_observed(space, to, n);
+}
+
+void ResidualField::solve(const Space& space, int n, const MapBatch& data, const MapBatch& solution) {
+  require(n <= batch_, ExitCode::usage, "more maps than the batch holds", "ResidualField::solve");
+  const auto maps = static_cast<std::size_t>(n);
+  const View1<double> sums("umbriel::sums", maps);
+  const View1<float> factor("umbriel::factor", maps);
+  const auto dot = [&](const MapBatch& a, const MapBatch& b) {
+    sum_each_map("umbriel::dot_of_maps", space, n, grid_.height, grid_.width, sums_, sums, Product{a, b});
+    space.fence();
+    return download(sums, maps);
+  };
+  const auto set_factor = [&](const std::vector<double>& values) {
+    upload(std::vector<float>(values.begin(), values.end()), factor);
+  };
+  const auto for_pixels = [&](const char* label, const auto& f) {
+    for_each_element(label, space, n, grid_.height, grid_.width, f);
+  };
+
+  for_pixels("umbriel::copy_maps", Copy{data, residual_});
+  Kokkos::deep_copy(space, solution, 0.0f);
+  Kokkos::deep_copy(space, direction_, 0.0f);
+  std::vector<double> norm, first, alpha(maps, 0), beta(maps, 0);
+  std::vector<bool> done(maps, false);
+  for (iterations_ = 0; iterations_ <= most_iterations; ++iterations_) {
+    precondition(space, n, residual_, preconditioned_);
+    const std::vector<double> next = dot(residual_, preconditioned_);
+    if (iterations_ == 0) first = next;
+    bool all_done = true;
+    for (std::size_t i = 0; i < maps; ++i) {
+      require(std::isfinite(next[i]), ExitCode::numerical, "the residual's solver met a value that is not finite", "",
+              "check the map for extreme values");
+      beta[i] = iterations_ == 0 || done[i] ? 0 : next[i] / norm[i];
+      done[i] = done[i] || next[i] <= tolerance * tolerance * first[i];
+      all_done = all_done && done[i];
+    }
+    if (all_done) return;
+    norm = next;
+    set_factor(beta);
+    for_pixels("umbriel::next_direction", Turn{preconditioned_, direction_, factor});
+    apply(space, n, direction_, product_);
+    const std::vector<double> curvature = dot(direction_, product_);
+    for (std::size_t i = 0; i < maps; ++i) alpha[i] = done[i] ? 0 : norm[i] / curvature[i];  // done: stands still
+    set_factor(alpha);
+    for_pixels("umbriel::solver_step", Step{direction_, product_, solution, residual_, factor});
+  }
+  throw Error(ExitCode::numerical,
+              "the residual's solver did not converge in " + std::to_string(most_iterations) + " iterations", "",
+              "give a larger noise: it is far below what the decoder leaves out");
+}
+
+void ResidualField::mean(const Space& space, int n, const MapBatch& solution, const MapBatch& mean) {
+  instrument_.transpose(space, solution, n, pulled_);
+  covary(space, n, pulled_, mean);
+}
+
+void ResidualField::draw(const Space& space, const std::vector<DrawKey>& keys, const MapBatch& data,
+                         const MapBatch& r) {
+  const int n = static_cast<int>(keys.size());
+  const Grid wide = wide_.grid();
+  const View1<DrawKey> streams("umbriel::residual_keys", keys.size());
+  const auto normals = [&](Purpose purpose, const MapBatch& out) {
+    std::vector<DrawKey> of = keys;
+    for (DrawKey& key : of) key.purpose = purpose;
+    upload(of, streams);
+    fill_normals(space, out, streams, n);
+  };
+  normals(Purpose::realisation_prior, wide_maps_);
+  wide_.forward(space, wide_maps_, wide_spectra_, n);
+  for_each_element("umbriel::colour_maps", space, n, wide.height, wide.half_width(), Filter{wide_spectra_, root_});
+  wide_.inverse(space, wide_spectra_, wide_maps_, n);
+  const MapBatch prior("umbriel::residual_prior", keys.size(), grid_.height, grid_.width);
+  for_each_element("umbriel::crop_maps", space, n, grid_.height, grid_.width, Crop{wide_maps_, prior, deviation_});
+
+  instrument_.apply(space, prior, n, pulled_);
+  normals(Purpose::realisation_noise, product_);
+  instrument_.keep_observed(space, product_, n);
+  const auto add = [&](const MapBatch& from, const MapBatch& to, double factor) {
+    for_each_element("umbriel::add_maps", space, n, grid_.height, grid_.width,
+                     Add{from, to, static_cast<float>(factor)});
+  };
+  add(pulled_, data, -1);
+  add(product_, data, -noise_);
+  const MapBatch solution("umbriel::residual_solution", keys.size(), grid_.height, grid_.width);
+  solve(space, n, data, solution);
+  mean(space, n, solution, r);
+  add(prior, r, 1);
+  space.fence();
+}
+
+}  // namespace umbriel

@@ -1,0 +1,188 @@
+#include "umbriel/models/residual_model.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <numbers>
+#include <sstream>
+
+#include "umbriel/maps/radial_bins.hpp"
+#include "umbriel/models/vae.hpp"
+#include "umbriel/mpi/exact_sum.hpp"
+#include "umbriel/rng/normal.hpp"
+
+namespace umbriel {
+namespace {
+
+constexpr const char* deviation_key = "umbriel.residual.deviation";
+constexpr const char* power_key = "umbriel.residual.power";
+
+/// The stream of normals for the encoder, under Purpose::training_noise; vae.cpp has 0 and 1.
+constexpr std::uint32_t draw_of_residual = 2;
+
+std::string text_of(const std::vector<double>& at, const std::vector<double>& values) {
+  std::string text;
+  char line[64];
+  for (std::size_t i = 0; i < at.size(); ++i) {
+    std::snprintf(line, sizeof line, "%.9g %.9g\n", at[i], values[i]);
+    text += line;
+  }
+  return text;
+}
+
+void read_table(const nn::Metadata& metadata, const char* key, const std::string& path, std::vector<double>& at,
+                std::vector<double>& values) {
+  const auto require_table = [&](bool sound) {
+    require(sound, ExitCode::input, std::string(key) + " in the metadata is not a table of positive numbers", path,
+            "train the model again, or give inpaint.residual_maps");
+  };
+  const auto found = metadata.find(key);
+  require_table(found != metadata.end());
+  std::istringstream lines(found->second);
+  double x = 0, y = 0;
+  while (lines >> x >> y) {
+    require_table(std::isfinite(x) && (at.empty() || x > at.back()) && y > 0 && std::isfinite(y));
+    at.push_back(x);
+    values.push_back(y);
+  }
+  require_table(lines.eof() && !at.empty());
+}
+
+std::vector<double> values_of(const MapBatch& map) {
+  const auto host = on_host(map);
+  return {host.data(), host.data() + host.size()};
+}
+
+/// Bins of decoded values, in units of a map's deviation, for a first look; those with few pixels are joined.
+constexpr double lowest_value = -6, bin_width = 0.25;
+constexpr std::size_t value_bins = 72;
+constexpr double least_share = 0.005;
+
+/// h from sums over the pixels of each bin: their number, decoded values and squared residuals.
+void join_bins(const std::vector<double>& sums, ResidualModel& model) {
+  double pixels = 0;
+  for (std::size_t b = 0; b < value_bins; ++b) pixels += sums[b];
+  std::vector<std::array<double, 3>> joined = {{}};
+  for (std::size_t b = 0; b < value_bins; ++b) {
+    if (joined.back()[0] >= least_share * pixels) joined.push_back({});
+    for (std::size_t k = 0; k < 3; ++k) joined.back()[k] += sums[k * value_bins + b];
+  }
+  if (joined.size() > 1 && joined.back()[0] < least_share * pixels) {
+    for (std::size_t k = 0; k < 3; ++k) joined[joined.size() - 2][k] += joined.back()[k];
+    joined.pop_back();
+  }
+  for (const auto& [count, value, square] : joined) {
+    model.value.push_back(value / count);
+    model.deviation.push_back(std::max(1e-6, std::sqrt(square / count)));
+  }
+}
+
+}  // namespace
+
+double ResidualModel::deviation_at(double decoded) const {
+  const auto above = static_cast<std::size_t>(std::upper_bound(value.begin(), value.end(), decoded) - value.begin());
+  if (above == 0) return deviation.front();
+  if (above == value.size()) return deviation.back();
+  const double t = (decoded - value[above - 1]) / (value[above] - value[above - 1]);
+  return (1 - t) * deviation[above - 1] + t * deviation[above];
+}
+
+void ResidualModel::record(nn::Metadata& metadata) const {
+  metadata[deviation_key] = text_of(value, deviation);
+  metadata[power_key] = text_of(multipole, power);
+}
+
+std::optional<ResidualModel> ResidualModel::from(const nn::Metadata& metadata, const std::string& path) {
+  if (metadata.count(deviation_key) == 0 && metadata.count(power_key) == 0) return {};
+  ResidualModel model;
+  read_table(metadata, deviation_key, path, model.value, model.deviation);
+  read_table(metadata, power_key, path, model.multipole, model.power);
+  return model;
+}
+
+ResidualModel measure_residual(const Communicator& comm, const Space& space, const Vae& vae, VaeRunner& runner,
+                               double pixel_arcmin, std::uint64_t seed, const EachMap& each_map) {
+  const Grid grid = runner.grid();
+  const auto height = static_cast<std::size_t>(grid.height), width = static_cast<std::size_t>(grid.width);
+  const MapBatch normals("umbriel::residual_normals", 1, 1, static_cast<std::size_t>(vae.latent()));
+  const View1<DrawKey> keys("umbriel::residual_keys", 1);
+  const auto each_pair = [&](const std::function<void(const std::vector<double>&, const std::vector<double>&)>& f) {
+    each_map([&](const MapBatch& map, std::int64_t number) {
+      Kokkos::deep_copy(keys,
+                        DrawKey{seed, Purpose::training_noise, static_cast<std::uint32_t>(number), draw_of_residual});
+      fill_normals(space, normals, keys, 1);
+      draw_latent(space, runner.encode(space, map, 1), normals, runner.latent());
+      const MapBatch decoded = runner.decode(space);
+      space.fence();
+      f(values_of(map), values_of(decoded));
+    });
+  };
+
+  ResidualModel model;
+  std::vector<ExactSum> sums(3 * value_bins);
+  each_pair([&](const std::vector<double>& map, const std::vector<double>& decoded) {
+    std::vector<double> of_map(3 * value_bins, 0);
+    for (std::size_t i = 0; i < map.size(); ++i) {
+      const double place = std::floor((decoded[i] - lowest_value) / bin_width);
+      const auto b = static_cast<std::size_t>(std::clamp(place, 0.0, static_cast<double>(value_bins - 1)));
+      of_map[b] += 1;
+      of_map[value_bins + b] += decoded[i];
+      of_map[2 * value_bins + b] += (map[i] - decoded[i]) * (map[i] - decoded[i]);
+    }
+    for (std::size_t b = 0; b < of_map.size(); ++b) sums[b].add(of_map[b]);
+  });
+  const std::vector<double> totals = exact_sum_over_ranks(comm, sums);
+  double pixels = 0;
+  for (std::size_t b = 0; b < value_bins; ++b) pixels += totals[b];
+  require(pixels > 0, ExitCode::input, "there is no map to measure what the decoder leaves out on", "",
+          "give maps that it was not trained on");
+  join_bins(totals, model);
+
+  // Rings of the width of the lowest multipole; the last has all that is beyond the shorter side's Nyquist multipole.
+  const double lowest = std::min(multipole(grid, pixel_arcmin, 0, 1), multipole(grid, pixel_arcmin, 1, 0));
+  const double nyquist =
+      std::min(multipole(grid, pixel_arcmin, 0, grid.width / 2), multipole(grid, pixel_arcmin, grid.height / 2, 0));
+  std::vector<double> edges;
+  for (double edge = 0.5; edge * lowest < nyquist - 0.5 * lowest; ++edge) edges.push_back(edge * lowest);
+  edges.push_back(std::numeric_limits<double>::max());
+  const RadialBins rings = radial_bins(grid, pixel_arcmin, edges);
+  const auto bands = static_cast<std::size_t>(rings.bands());
+  std::vector<double> window(height * width);
+  double weight = 0;  // sum of its squares
+  for (std::size_t i = 0; i < window.size(); ++i) {
+    const auto faded = [](std::size_t at, std::size_t side) {
+      return std::pow(std::sin(std::numbers::pi * (static_cast<double>(at) + 0.5) / static_cast<double>(side)), 2);
+    };
+    window[i] = faded(i / width, height) * faded(i % width, width);
+    weight += window[i] * window[i];
+  }
+  const RealFft fft(grid);
+  const HostMaps host("umbriel::residual", 1, height, width);
+  const SpectrumBatch spectrum("umbriel::residual_spectrum", 1, height, static_cast<std::size_t>(grid.half_width()));
+  const View2<double> power("umbriel::residual_power", 1, bands);
+  std::vector<ExactSum> powers(bands + 1);
+  ExactSum maps;
+  each_pair([&](const std::vector<double>& map, const std::vector<double>& decoded) {
+    for (std::size_t i = 0; i < map.size(); ++i)
+      host.data()[i] = static_cast<float>(window[i] * (map[i] - decoded[i]) / model.deviation_at(decoded[i]));
+    fft.forward(space, on_device(host), spectrum, 1);
+    band_power(space, rings, spectrum, 1, power);
+    space.fence();
+    const auto rings_of_map = on_host(power);
+    const Complex mean = on_host(spectrum)(0, 0, 0);
+    powers[0].add(std::pow(static_cast<double>(mean.real()), 2));
+    for (std::size_t b = 0; b < bands; ++b) powers[b + 1].add(rings_of_map(0, b));
+    maps.add(1);
+  });
+  const double count = exact_sum_over_ranks(comm, {maps})[0];
+  model.power = exact_sum_over_ranks(comm, powers);
+  for (double& p : model.power) p /= weight * count;
+  const double least = 1e-12 * *std::max_element(model.power.begin(), model.power.end());
+  for (double& p : model.power) p = std::max({p, least, 1e-30});
+  model.multipole = rings.centres;
+  model.multipole.insert(model.multipole.begin(), 0.0);
+  return model;
+}
+
+}  // namespace umbriel

@@ -1,0 +1,48 @@
+/// What a decoder leaves out of maps, as a Gaussian field: small scales above all, and more of them where a map is
+/// bright.
+///
+///   x = g(z) + h(g(z)) rho     rho stationary, with the power spectrum P(l), and h(g) the residual's standard
+///                              deviation where the decoded map has the value g
+///
+/// Both are measured from residuals x - g(z) of maps that were not trained on, with z drawn from q(z|x), as the ELBO
+/// has it: so decoded maps of the prior and residuals vary together as maps do.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "umbriel/core/views.hpp"
+#include "umbriel/mpi/communicator.hpp"
+#include "umbriel/nn/safetensors.hpp"
+
+namespace umbriel {
+
+class Vae;
+class VaeRunner;
+
+struct ResidualModel {
+  std::vector<double> value, deviation;  ///< h, linear between the values, constant beyond
+  std::vector<double> multipole, power;  ///< P a mode of an orthonormal transform, from multipole 0 on
+
+  double deviation_at(double decoded) const;
+
+  /// umbriel.residual.deviation, lines "value deviation", and umbriel.residual.power, lines "multipole power".
+  void record(nn::Metadata& metadata) const;
+  /// Nothing where the metadata have no such entries. @throws Error(input) where they are no tables
+  static std::optional<ResidualModel> from(const nn::Metadata& metadata, const std::string& path);
+};
+
+/// Calls what it is given for maps of this rank, as the autoencoder takes them, [1, H, W], each with a number of its
+/// own; the same maps each time.
+using EachMap = std::function<void(const std::function<void(const MapBatch& map, std::int64_t number)>&)>;
+
+/// Measures it, the same for any number of ranks. Transforms take maps to be periodic, and they are not: residuals are
+/// faded out towards the edges, by sin^2 along each side. Collective.
+/// @param runner  of `vae`, one map at a time, loaded
+/// @throws Error(input) if there is no map
+ResidualModel measure_residual(const Communicator& comm, const Space& space, const Vae& vae, VaeRunner& runner,
+                               double pixel_arcmin, std::uint64_t seed, const EachMap& each_map);
+
+}  // namespace umbriel
