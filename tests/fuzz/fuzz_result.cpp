@@ -1,5 +1,6 @@
 // Results as HDF5: the reader, the HTML page of `report`, and training maps. Input: changes to a good result (see
 // hdf5_changes.hpp), which is sealed again, after a byte that says who reads it.
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -23,7 +24,49 @@ std::vector<float> waves(std::size_t n, double phase) {
   return values;
 }
 
-/// Everything that a page can show.
+/// Results whose pages leave no room for others: statistics, a filled patch, reconstructions, ways between patches.
+std::string good_page(int kind) {
+  const std::string path = fuzz::scratch_file(".page.h5", "", 0);
+  Hdf5Writer file(path, Communicator());
+  const auto floats = [&](const std::string& name, const std::vector<std::uint64_t>& shape) {
+    std::uint64_t n = 1;
+    for (const std::uint64_t extent : shape) n *= extent;
+    file.write<float>({name, {}, "1", "maps"}, shape, waves(n, 1).data());
+  };
+  const auto doubles = [&](const std::string& name, const std::vector<std::uint64_t>& shape) {
+    std::uint64_t n = 1;
+    for (const std::uint64_t extent : shape) n *= extent;
+    std::vector<double> values(n);
+    for (std::size_t i = 0; i < n; ++i) values[i] = 0.5 + 0.1 * static_cast<double>(i % 3);
+    file.write<double>({name, {}, "1", "numbers"}, shape, values.data());
+  };
+  if (kind == 0) {
+    file.write_axis("map", {0, 1, 2, 3}, "1", "map");
+    for (const char* axis : {"band", "pdf_bin", "minkowski_bin"}) file.write_axis(axis, {1, 2, 3}, "1", axis);
+    for (const char* name : {"power_spectrum", "pdf", "minkowski_v2"})
+      doubles(std::string("/statistics/") + name, {4, 3});
+  } else if (kind == 1) {
+    for (const char* name : {"/data/map", "/data/mask", "/summary/mean", "/summary/std", "/summary/quantile_05",
+                             "/summary/quantile_95", "/reference/maximum", "/reference/diffusive"})
+      floats(name, {side, side});
+    floats("/posterior/map", {chains, 2, side, side});
+    doubles("/sample_stats/accept_rate", {chains}), doubles("/sample_stats/log_density", {chains, 2});
+    file.attribute("/sample_stats", "nested_r_hat", 1.2);
+  } else if (kind == 2) {
+    for (const char* name : {"mean", "input", "residual"})
+      floats(std::string("/reconstruction/") + name, {mocks, side, side});
+    doubles("/reconstruction/rmse", {mocks}), doubles("/reconstruction/map", {mocks});
+    floats("/reconstruction/latent_mean", {mocks, 3});
+  } else {
+    floats("/interpolation/map", {mocks, side, side});
+    for (const char* name : {"fraction", "from", "to", "angle"})
+      doubles(std::string("/interpolation/") + name, {mocks});
+  }
+  file.commit();
+  return fuzz::unsealed_bytes(path);
+}
+
+/// Everything that the page of `sample` and `validate` can show.
 std::string good_result() {
   const std::string path = fuzz::scratch_file(".good.h5", "", 0);
   Hdf5Writer file(path, Communicator());
@@ -133,7 +176,9 @@ void ask_all(const Hdf5Reader& file, int kind) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using fuzz::refused;
   if (size == 0) return 0;
-  static const std::string good = good_result();
+  static const std::string results[] = {good_result(), good_page(0), good_page(1), good_page(2), good_page(3)};
+  // Half of the pages are those of the first.
+  const std::string& good = results[data[0] % 2 == 0 ? std::max(0, data[0] / 2 % 8 - 3) : 0];
   const std::string path = fuzz::scratch_file(".h5", good.data(), good.size());
   if (!fuzz::change_hdf5(path, data + 1, size - 1)) return 0;
   fuzz::seal(path);
