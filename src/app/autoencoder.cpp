@@ -43,7 +43,7 @@ AutoencoderMaps::AutoencoderMaps(const Communicator& comm, const Config& config,
       paths.push_back(config.path(key));
     }
     options.dataset = config.text(section + ".dataset", options.dataset);
-    if (config.flag(section + ".tiles", false)) options.tile = grid();
+    if (maps == "maps" && config.flag(section + ".tiles", false)) options.tile = grid();
     tiles_ = options.tile.height > 0;
   });
   files_ = std::make_unique<MapFolder>(comm, paths, options);

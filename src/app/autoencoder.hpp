@@ -23,7 +23,7 @@ class AutoencoderMaps {
   /// with which tiles of the model's size are cut from larger maps.
   /// @throws Error(input) for a model of another kind or without standardised maps, or maps of another size; and as
   ///         MapFolder
-  /// @param maps  in place of "maps"
+  /// @param maps  in place of "maps"; those are never cut into tiles
   AutoencoderMaps(const Communicator& comm, const Config& config, const std::string& section,
                   const std::string& maps = "maps");
 

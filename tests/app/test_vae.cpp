@@ -246,6 +246,15 @@ TEST(Autoencoder, TakesTilesOfLargerMaps) {
   ASSERT_EQ(outcome.code, 0) << outcome.output;
   for (const char* name : {"/reconstruction/input", "/reconstruction/mean"})
     EXPECT_EQ(Hdf5Reader(folder / "a.h5").read<float>(name), Hdf5Reader(folder / "b.h5").read<float>(name)) << name;
+  write_mask(folder / "mask.fits", 4);
+  const std::string fill =
+      "inpaint --set inpaint.model=dust.safetensors --set inpaint.map=5 --set inpaint.mask=mask.fits "
+      "--set inpaint.residual_maps=patches.h5 --set inpaint.chains=2 --set inpaint.warm_up=5 --set inpaint.draws=2 ";
+  ASSERT_EQ(folder.umbriel(fill + "--set inpaint.maps=tiles.h5 --set run.output=c.h5").code, 0);
+  const Outcome filled =
+      folder.umbriel(fill + "--set inpaint.maps=large.h5 --set inpaint.tiles=true --set run.output=d.h5");
+  ASSERT_EQ(filled.code, 0) << filled.output;
+  EXPECT_EQ(Hdf5Reader(folder / "c.h5").data_digest(), Hdf5Reader(folder / "d.h5").data_digest());
   const Refusal cases[] = {
       {"--set reconstruct.maps=large.h5", 3, 2, "reconstruct.tiles = true"},
       {"--set reconstruct.maps=large.h5 --set reconstruct.tiles=true --set reconstruct.part=test", 2, 1, "take all"}};
