@@ -46,6 +46,21 @@ SeriesParameters read_parameters(const Config& config, const MapConditions& cond
   return given;
 }
 
+/// Maps with a pixel above twice the highest of the training maps: a model that stretches tails makes many, where fresh
+/// simulations have hardly any.
+std::int64_t count_beyond(const std::vector<float>& maps, Grid grid, double highest) {
+  const auto pixels = static_cast<std::size_t>(grid.pixels());
+  std::int64_t beyond = 0;
+  for (std::size_t at = 0; at < maps.size(); at += pixels) {
+    const auto first = maps.begin() + static_cast<std::ptrdiff_t>(at);
+    const bool within = std::all_of(first, first + static_cast<std::ptrdiff_t>(pixels), [&](float value) {
+      return static_cast<double>(value) <= 2 * highest;  // not for a NaN
+    });
+    beyond += within ? 0 : 1;
+  }
+  return beyond;
+}
+
 }  // namespace
 
 ExitCode run_generate(const CommandLine& line) {
@@ -94,6 +109,18 @@ ExitCode run_generate(const CommandLine& line) {
   series.draw = [&](std::int64_t first, int n, const MapBatch& out) {
     generator->draw(space, series.seed, first, n, out);
   };
+  const double highest = record.field.highest;
+  if (highest > 0) {
+    series.more = [&](ResultFile& result, const ShardRange&, const std::vector<float>& maps) {
+      const std::int64_t beyond = line.comm.sum(count_beyond(maps, series.grid, highest));
+      result.hdf5().attribute(series.dataset, "maps_beyond_training", beyond);
+      char text[160];
+      std::snprintf(text, sizeof text,
+                    "%lld of %lld maps have a pixel above %.3g, twice the highest of the training maps",
+                    static_cast<long long>(beyond), static_cast<long long>(series.samples), 2 * highest);
+      if (beyond > 0) log::warn(std::string(text) + ": compare maps before you trust this model (docs/generating.md)");
+    };
+  }
   return draw_series(line, watch, series);
 }
 

@@ -289,9 +289,11 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
     Kokkos::deep_copy(maps, fields);
   }
   double least = std::numeric_limits<double>::infinity(), sum = 0, squares = 0;
+  s.highest = -least;
   for (std::size_t i = 0; i < maps.size(); ++i) {
     const auto value = static_cast<double>(maps.data()[i]);
     least = std::min(least, value);
+    s.highest = std::max(s.highest, value);
     sum += value;
     squares += value * value;
   }

@@ -27,6 +27,7 @@ struct FieldTransformSettings {
   bool lognormal = true;
   bool standardised = false;
   double kappa0 = 0, mean = 0;
+  double highest = 0;  ///< pixel of the maps that it was fitted to, standardised where maps are; 0: not known
   std::vector<double> multipole, power;  ///< power a mode of the orthonormal transform; between, linear in logarithms
 
   /// As lines "multipole power".

@@ -33,6 +33,7 @@ void GenerativeModelRecord::save(const std::string& path, const nn::ParameterSet
   more["umbriel.field"] = field.lognormal ? "lognormal" : field.standardised ? "standardised" : "linear";
   more["umbriel.field.kappa0"] = exact(field.kappa0);
   more["umbriel.field.mean"] = exact(field.mean);
+  more["umbriel.field.highest"] = exact(field.highest);
   more["umbriel.field.power"] = field.spectrum_text();
   if (conditions.size() > 0) more["umbriel.parameters"] = conditions.text();
   if (quantisation_step > 0) more["umbriel.quantisation_step"] = exact(quantisation_step);
@@ -67,6 +68,7 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
   record.field.standardised = entry("umbriel.field") == "standardised";
   record.field.kappa0 = number("umbriel.field.kappa0", 0, 1e9);
   record.field.mean = number("umbriel.field.mean", -1e9, 1e9);
+  if (metadata.count("umbriel.field.highest") > 0) record.field.highest = number("umbriel.field.highest", -1e30, 1e30);
   std::istringstream lines(entry("umbriel.field.power"));
   double multipole = 0, power = 0;
   while (lines >> multipole >> power) {

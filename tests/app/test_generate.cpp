@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <sstream>
 
 #include "program.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
@@ -46,6 +48,7 @@ TEST(Generate, MakesTheSameMapsOnAnyNumberOfRanks) {
       const Hdf5Reader file(folder / "new.h5");
       if (expected.empty()) expected = file.data_digest();
       EXPECT_EQ(file.data_digest(), expected) << ranks;
+      EXPECT_EQ(outcome.output.find("highest of the training maps"), std::string::npos) << outcome.output;
       EXPECT_EQ(file.shape("/generated/kappa"), (std::vector<std::uint64_t>{21, 16, 16}));
     }
     const std::vector<float> some = Hdf5Reader(folder / "new.h5").read<float>("/generated/kappa", 0, 5);
@@ -59,6 +62,19 @@ TEST(Generate, MakesTheSameMapsOnAnyNumberOfRanks) {
     const Outcome stats =
         folder.umbriel("stats --set stats.maps=more.h5 --set stats.pixel_arcmin=2 --set run.output=stats.h5");
     EXPECT_EQ(stats.code, 0) << stats.output;
+    // Maps that reach far beyond those of training are counted: these, once the training is said to have ended at less.
+    EXPECT_TRUE(Hdf5Reader(folder / "more.h5").has_attribute("/generated/kappa", "maps_beyond_training"));
+    std::ostringstream bytes;
+    bytes << std::ifstream(folder / (kind + ".safetensors"), std::ios::binary).rdbuf();
+    std::string model = bytes.str();
+    const std::string entry = "\"umbriel.field.highest\":\"0.";
+    const std::size_t digits = model.find(entry) + entry.size();
+    ASSERT_LT(digits, model.size());
+    model.replace(digits, 2, "00");
+    std::ofstream(folder / (kind + ".safetensors"), std::ios::binary) << model;
+    const Outcome beyond = folder.umbriel(command + "21", 2);
+    EXPECT_EQ(beyond.code, 0) << beyond.output;
+    EXPECT_NE(beyond.output.find("of 21 maps have a pixel above"), std::string::npos) << beyond.output;
   }
 }
 
