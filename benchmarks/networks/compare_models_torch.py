@@ -8,7 +8,9 @@ factors, and an affine coupling by convolutions of 3 x 3, 1 x 1 and 3 x 3 with 3
 a training step (likelihood, its gradient, Adam) and the generation of maps. The diffusion model is the U-Net of
 jobs/configs/diffusion.toml: widths of 16, 32 and 32, a block a scale, 32 numbers of the noise level. Timed are its
 evaluation without gradients, a training step (forward, gradient, Adam) and the generation of maps in 10 steps of Heun's
-rule. Both programs take turns; seconds are those of a map, wall and processor, and ratios are PyTorch's median over
+rule. The autoencoder is that of jobs/configs/dust_vae.toml (or --vae-config) with its latent flow: steps of `umbriel train
+vae`, as many as the other models' repeats, reading, turning and flipping of maps included, against steps in PyTorch with the
+maps at hand. Both programs take turns; seconds are those of a map, wall and processor, and ratios are PyTorch's median over
 umbriel's. On a busy machine trust the ratio of processor times. Writes all samples as JSON. Run it with a Python that has
 PyTorch, pinned to a core.
 """
@@ -16,11 +18,16 @@ import argparse
 import datetime
 import json
 import math
+import pathlib
 import platform
+import resource
 import statistics
 import subprocess
+import tempfile
 import time
+import tomllib
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -152,11 +159,63 @@ class UNet(nn.Module):
         return torch.exp(torch.fft.irfft2(torch.fft.rfft2(x) * 0.3, s=(size, size)) - 3) - 0.05
 
 
+class Autoencoder(nn.Module):
+    """Loss of both parts: -ELBO a pixel of the autoencoder, -ln p a latent variable of the flow, which learns from z as it is."""
+
+    def __init__(self, config, size):
+        super().__init__()
+        network, latent = config["network"], config.get("latent", {})
+        self.latent, self.base, dense = network["latent"], network["base"], network["dense"]
+        batch_norm = network.get("norm", "batch") == "batch"
+        norm = lambda c: nn.BatchNorm2d(c) if batch_norm else nn.GroupNorm(c // 8 if c % 8 == 0 else 1, c)
+        layers, c = [], 1
+        for width in network["encoder"]:
+            layers += [nn.Conv2d(c, width, 4, 2, 1), nn.ReLU(), norm(width)]
+            c = width
+        inner = (size >> len(network["encoder"])) ** 2 * c
+        layers += [nn.Flatten(), nn.Linear(inner, dense), nn.ReLU(), nn.Linear(dense, 2 * self.latent)]
+        self.encoder = nn.Sequential(*layers)
+        self.side, c = size >> len(network["decoder"]), self.base
+        self.first, self.first_norm = nn.Linear(self.latent, self.side**2 * c), norm(c)
+        layers = []
+        for width in network["decoder"]:
+            layers += [nn.ConvTranspose2d(c, width, 4, 2, 1), nn.ReLU(), norm(width)]
+            c = width
+        self.decoder = nn.Sequential(*layers, nn.Conv2d(c, 1, 1))
+        self.log_deviation = nn.Parameter(torch.tensor(math.log(0.5)))
+        half, width = self.latent // 2, latent.get("width", 256)
+        self.flow = nn.ModuleList(
+            nn.Sequential(nn.Linear(half, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(),
+                          nn.Linear(width, 2 * (self.latent - half))) for _ in range(latent.get("layers", 8)))
+        self.orders = [torch.randperm(self.latent) for _ in self.flow]
+
+    def loss(self, x):
+        mean, log_deviation = self.encoder(x).chunk(2, 1)
+        z = mean + torch.exp(log_deviation) * torch.randn_like(mean)
+        kl = (0.5 * (mean**2 + torch.exp(2 * log_deviation) - 1) - log_deviation).sum(1)
+        maps = self.first_norm(torch.relu(self.first(z)).view(-1, self.base, self.side, self.side))
+        square = ((self.decoder(maps) - x) ** 2).sum((1, 2, 3))
+        pixels = x[0].numel()
+        elbo = self.log_deviation + (0.5 * square * torch.exp(-2 * self.log_deviation) + kl) / pixels
+        u, log_det = z.detach(), 0
+        for order, net in zip(self.orders, self.flow):
+            stays, changes = u[:, order].split([self.latent // 2, self.latent - self.latent // 2], 1)
+            raw, shift = net(stays).chunk(2, 1)
+            s = LIMIT * torch.tanh(raw / LIMIT)
+            u, log_det = torch.cat([stays, changes * torch.exp(s) + shift], 1), log_det + s.sum(1)
+        return elbo.mean() + ((0.5 * u**2).sum(1) - log_det).mean() / self.latent
+
+
 def make_torch(model, which, arguments):
     """What is timed, as a function without arguments, and the number of parameters."""
     size, batch = arguments.size, arguments.batch
     maps = torch.randn(batch, 1, size, size)
-    net = Flow() if model == "flow" else UNet().to(memory_format=torch.channels_last)
+    if model == "vae":
+        net = Autoencoder(tomllib.loads(pathlib.Path(arguments.vae_config).read_text()), size)
+    else:
+        net = Flow() if model == "flow" else UNet()
+    if model != "flow":
+        net = net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(net.parameters(), 1e-4)
     parameters = sum(p.numel() for p in net.parameters())
     latents, channels, side = [], 4, size // 2
@@ -164,12 +223,12 @@ def make_torch(model, which, arguments):
         latents.append(torch.randn(batch, channels if i + 1 == LEVELS else channels // 2, side, side))
         channels, side = 2 * channels, side // 2
     sigma = torch.full((batch,), 0.1)
-    if model == "diffusion":
+    if model != "flow":
         maps = maps.to(memory_format=torch.channels_last)
 
     def train():
         optimiser.zero_grad()
-        (net.loss(maps) if model == "flow" else (net(maps, sigma) ** 2).mean()).backward()
+        ((net(maps, sigma) ** 2).mean() if model == "diffusion" else net.loss(maps)).backward()
         optimiser.step()
 
     @torch.no_grad()
@@ -193,7 +252,36 @@ def torch_samples(call, arguments):
     return {"wall": wall, "cpu": cpu}
 
 
+def umbriel_training_samples(arguments):
+    """Steps of `umbriel train vae` on white maps, by the clocks of their ends; of processor time only the mean is known."""
+    with tempfile.TemporaryDirectory() as folder:
+        maps = numpy.random.default_rng(1).standard_normal((8 * arguments.batch, arguments.size, arguments.size))
+        numpy.save(folder + "/maps.npy", maps.astype(numpy.float32))
+
+        def run(steps):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            output = f"{folder}/{steps}.safetensors"
+            subprocess.run(
+                [arguments.umbriel, "train", "vae", arguments.vae_config, "--set", f"data.maps={folder}/maps.npy", "--set",
+                 f"run.output={output}", "--set", f"train.steps={steps}", "--set", f"train.batch={arguments.batch}", "--set",
+                 "train.validate_every=0", "--set", "train.warm_up=0"], check=True, capture_output=True)
+            ends = numpy.loadtxt(f"{folder}/{steps}.metrics.csv", delimiter=",", skiprows=1, usecols=4, ndmin=1)
+            return numpy.diff(ends), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before, output
+
+        few, many = 2, 2 + 4 * arguments.repeats
+        _, start, _ = run(few)
+        wall, end, output = run(many)
+        with open(output, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        revision = subprocess.run([arguments.umbriel, "--version"], capture_output=True, text=True).stdout.strip()
+        trained = [e for name, e in header.items() if name != "__metadata__" and "running" not in name]
+        return {"wall": list(wall[1:]), "cpu": [(end - start) / (many - few)], "revision": revision,
+                "parameters": sum(math.prod(e["shape"]) for e in trained)}
+
+
 def umbriel_samples(model, which, arguments):
+    if model == "vae":
+        return umbriel_training_samples(arguments)
     line = subprocess.run(
         [arguments.program, "--model", model, "--pass", which, "--size", str(arguments.size), "--batch",
          str(arguments.batch), "--repeats", str(arguments.repeats), "--warm-up", "1", "--steps", str(arguments.steps)],
@@ -204,18 +292,22 @@ def umbriel_samples(model, which, arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", default="build/release/bin/model_time")
+    parser.add_argument("--umbriel", default="build/release/bin/umbriel", help="for the autoencoder")
+    parser.add_argument("--vae-config", default="jobs/configs/dust_vae.toml")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=10, help="of the diffusion model's generation (default 10)")
     parser.add_argument("--rounds", type=int, default=7, help="turns that each program gets (default 7)")
     parser.add_argument("--repeats", type=int, default=3, help="samples in a turn (default 3)")
-    parser.add_argument("--models", nargs="+", choices=["flow", "diffusion"], default=["flow", "diffusion"])
+    parser.add_argument("--models", nargs="+", choices=["flow", "diffusion", "vae"],
+                        default=["flow", "diffusion", "vae"])
     parser.add_argument("-o", "--output", default="compare_models_torch.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
     cases = [(model, which) for model in arguments.models
-             for which in (("training", "generate") if model == "flow" else ("forward", "training", "generate"))]
+             for which in {"flow": ("training", "generate"), "diffusion": ("forward", "training", "generate"),
+                           "vae": ("training",)}[model]]
     points = {}
     for _ in range(arguments.rounds):
         for model, which in cases:
