@@ -135,7 +135,13 @@ std::string lines_figure(const Statistic& s, const std::vector<double>& x, const
   Axis y_axis = axis_around(s.y_label, values, s.logarithmic_y);
   if (s.logarithmic_y) y_axis.low = std::max(y_axis.low, 1e-6 * y_axis.high);
   Plot plot(x_axis, y_axis);
-  for (std::size_t i = 0; i < all.size(); ++i) plot.band(x, all[i].low, all[i].high, colours[i], 0.18);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    std::vector<double> low = all[i].low;
+    for (double& value : low) {  // a band that goes below 0 goes on below the picture
+      if (s.logarithmic_y && std::isfinite(value)) value = std::max(value, 1e-3 * y_axis.low);
+    }
+    plot.band(x, low, all[i].high, colours[i], 0.18);
+  }
   for (std::size_t i = 0; i < all.size(); ++i) {
     plot.line(x, all[i].median, {colours[i], 1.8});
     plot.legend_line(names[i], {colours[i], 1.8});
