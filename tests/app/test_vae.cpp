@@ -255,6 +255,13 @@ TEST(Autoencoder, TakesTilesOfLargerMaps) {
       folder.umbriel(fill + "--set inpaint.maps=large.h5 --set inpaint.tiles=true --set run.output=d.h5");
   ASSERT_EQ(filled.code, 0) << filled.output;
   EXPECT_EQ(Hdf5Reader(folder / "c.h5").data_digest(), Hdf5Reader(folder / "d.h5").data_digest());
+  for (const auto& [file, title] :
+       {std::pair{"b", "<h1>Reconstructed patches</h1>"}, {"d", "<h1>A filled patch</h1>"}}) {
+    ASSERT_EQ(folder.umbriel("report " + std::string(file) + ".h5").code, 0);
+    std::string page;
+    std::getline(std::ifstream(folder / (std::string(file) + ".html")), page, '\0');
+    EXPECT_NE(page.find(title), std::string::npos);
+  }
   const Refusal cases[] = {
       {"--set reconstruct.maps=large.h5", 3, 2, "reconstruct.tiles = true"},
       {"--set reconstruct.maps=large.h5 --set reconstruct.tiles=true --set reconstruct.part=test", 2, 1, "take all"}};
