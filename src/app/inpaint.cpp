@@ -301,7 +301,7 @@ ExitCode run_inpaint(const CommandLine& line) {
     s.sampler.draws = static_cast<int>(config.integer("inpaint.draws", 10, 1, 1 << 20));
     s.sampler.warm_up = static_cast<int>(config.integer("inpaint.warm_up", 200, 1, 1 << 20));
     s.sampler.trajectories_a_draw = static_cast<int>(config.integer("inpaint.trajectories", 5, 1, 1 << 20));
-    s.sampler.leapfrogs = static_cast<int>(config.integer("inpaint.leapfrogs", 10, 1, 10000));
+    s.sampler.leapfrogs = static_cast<int>(config.integer("inpaint.leapfrogs", 5, 1, 10000));
     s.starts = static_cast<int>(config.integer("inpaint.starts", 4, 1, 10000));
     s.iterations = static_cast<int>(config.integer("inpaint.iterations", 500, 1, 1 << 20));
     s.compute = read_compute(config);
@@ -377,7 +377,7 @@ ExitCode run_inpaint(const CommandLine& line) {
   DecodedPosterior posterior(decoder, instrument, field, s.data);
   s.sampler.metric = metric_at(space, posterior, best);
   s.sampler.centre = best;
-  s.sampler.spread = 2;  // wider than the posterior, for nested R-hat to tell
+  s.sampler.spread = 1.5;  // wider than the posterior, for nested R-hat to tell
   std::vector<VectorChain> list;
   for (const std::int64_t chain : indices_of(shard))
     list.push_back(begin_vector_chain(s.sampler, posterior.size(), chain));

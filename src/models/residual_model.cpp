@@ -41,7 +41,8 @@ void read_table(const nn::Metadata& metadata, const char* key, const std::string
   require_table(found != metadata.end());
   std::istringstream lines(found->second);
   double x = 0, y = 0;
-  while (lines >> x >> y) {
+  while (lines >> x) {
+    require_table(!(lines >> y).fail());
     require_table(std::isfinite(x) && (at.empty() || x > at.back()) && y > 0 && std::isfinite(y));
     at.push_back(x);
     values.push_back(y);
