@@ -376,8 +376,6 @@ ExitCode run_inpaint(const CommandLine& line) {
   field.set_deviation(deviation);
   DecodedPosterior posterior(decoder, instrument, field, s.data);
   s.sampler.metric = metric_at(space, posterior, best);
-  s.sampler.centre = best;
-  s.sampler.spread = 1.5;  // wider than the posterior, for nested R-hat to tell
   std::vector<VectorChain> list;
   for (const std::int64_t chain : indices_of(shard))
     list.push_back(begin_vector_chain(s.sampler, posterior.size(), chain));

@@ -21,17 +21,10 @@ double square(const std::vector<float>& values, std::size_t first, std::size_t n
   return sum;
 }
 
-/// Each of the vectors [n, size] times the metric; as they are without one.
-std::vector<float> scaled(const std::vector<float>& metric, const std::vector<float>& vectors, std::size_t size) {
-  if (metric.empty()) return vectors;
-  std::vector<float> out(vectors.size());
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    const float *const row = metric.data() + i % size * size, *const vector = vectors.data() + i / size * size;
-    double sum = 0;
-    for (std::size_t j = 0; j < size; ++j) sum += static_cast<double>(row[j]) * static_cast<double>(vector[j]);
-    out[i] = static_cast<float>(sum);
-  }
-  return out;
+/// The likelihood's share of the log-density at trajectory t: from a thousandth to 1 in the first half of the warm-up.
+double share_of_likelihood(const VectorHmcOptions& options, int t) {
+  const int growing = options.warm_up / 2;
+  return t >= growing ? 1 : std::pow(1e-3, 1 - static_cast<double>(t) / growing);
 }
 
 struct Objective {
@@ -83,7 +76,7 @@ std::vector<float> maximum_of(const Space& space, VectorDensity& density, const 
   return point;
 }
 
-std::vector<float> metric_at(const Space& space, VectorDensity& density, const std::vector<float>& point) {
+VectorMetric metric_at(const Space& space, VectorDensity& density, const std::vector<float>& point) {
   constexpr double reach = 0.03;  // of differences: wide enough for kinks of a network to even out
   const auto size = static_cast<std::size_t>(density.size()), places = static_cast<std::size_t>(density.batch());
   const auto n = static_cast<Eigen::Index>(size);
@@ -105,13 +98,31 @@ std::vector<float> metric_at(const Space& space, VectorDensity& density, const s
   require(curvature.allFinite(), ExitCode::numerical, "the log-density's curvature is not finite", "",
           "check the data for extreme values");
   const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solved(0.5 * (curvature + curvature.transpose()));
-  const Eigen::MatrixXd root = solved.eigenvectors() *
-                               solved.eigenvalues().cwiseMax(1.0).cwiseSqrt().cwiseInverse().asDiagonal() *
-                               solved.eigenvectors().transpose();
-  std::vector<float> metric;
-  for (Eigen::Index i = 0; i < n; ++i)
-    for (Eigen::Index j = 0; j < n; ++j) metric.push_back(static_cast<float>(root(i, j)));
+  VectorMetric metric;
+  for (Eigen::Index k = 0; k < n; ++k) {
+    metric.eigenvalues.push_back(std::max(1.0, solved.eigenvalues()(k)));
+    for (Eigen::Index i = 0; i < n; ++i) metric.vectors.push_back(solved.eigenvectors()(i, k));
+  }
   return metric;
+}
+
+std::vector<float> VectorMetric::scaled(const std::vector<float>& given, double share) const {
+  const std::size_t size = eigenvalues.size();
+  if (size == 0) return given;
+  std::vector<float> out;
+  std::vector<double> sum(size);
+  for (std::size_t first = 0; first < given.size(); first += size) {
+    std::fill(sum.begin(), sum.end(), 0.0);
+    for (std::size_t k = 0; k < size; ++k) {
+      const double* const vector = vectors.data() + k * size;
+      double along = 0;
+      for (std::size_t i = 0; i < size; ++i) along += vector[i] * static_cast<double>(given[first + i]);
+      along /= std::sqrt(1 + share * (eigenvalues[k] - 1));
+      for (std::size_t i = 0; i < size; ++i) sum[i] += along * vector[i];
+    }
+    out.insert(out.end(), sum.begin(), sum.end());
+  }
+  return out;
 }
 
 void StepFit::update(double acceptance, double target) {
@@ -136,13 +147,8 @@ VectorChain begin_vector_chain(const VectorHmcOptions& options, int size, std::i
   VectorChain begun;
   begun.chain = chain;
   const auto superchain = static_cast<std::uint32_t>(chain / options.chains_a_superchain);
-  std::vector<float> normals;
   for (int i = 0; i < size; ++i)
-    normals.push_back(normal({options.seed, Purpose::chain_start, superchain, 0}, static_cast<std::uint64_t>(i)));
-  begun.point = scaled(options.metric, normals, normals.size());
-  for (std::size_t i = 0; i < normals.size(); ++i)
-    begun.point[i] =
-        static_cast<float>(options.spread) * begun.point[i] + (options.centre.empty() ? 0 : options.centre[i]);
+    begun.point.push_back(normal({options.seed, Purpose::chain_start, superchain, 0}, static_cast<std::uint64_t>(i)));
   return begun;
 }
 
@@ -156,9 +162,14 @@ bool run_together(const Space& space, VectorDensity& density, const VectorHmcOpt
   for (const VectorChain& chain : chains) state.insert(state.end(), chain.point.begin(), chain.point.end());
   std::vector<double> log_density = density.evaluate(space, state, gradient);
   const int trajectories = options.trajectories();
+  // -1/2 u^T u + share (ln p + 1/2 u^T u)
+  const auto weighed = [&](double value, double share, const std::vector<float>& at, std::size_t c) {
+    return share * value - 0.5 * (1 - share) * square(at, c * size, size);
+  };
   for (int t = chains[0].trajectories; t < trajectories; ++t) {
     if (stop && stop()) return false;
     const auto step_of = static_cast<std::uint32_t>(t);
+    const double share = share_of_likelihood(options, t);
     const double drawn = uniform({options.seed, Purpose::trajectory, 0, step_of}, 0);
     const int leapfrogs = 1 + static_cast<int>(drawn * (2 * options.leapfrogs - 1));
     std::vector<float> point = state, pull = gradient;
@@ -166,23 +177,26 @@ bool run_together(const Space& space, VectorDensity& density, const VectorHmcOpt
     for (std::size_t c = 0; c < chains.size(); ++c) {
       const DrawKey key{options.seed, Purpose::momentum, static_cast<std::uint32_t>(chains[c].chain), step_of};
       for (std::size_t i = 0; i < size; ++i) momentum[c * size + i] = normal(key, i);
-      before[c] = log_density[c] - 0.5 * square(momentum, c * size, size);
+      before[c] = weighed(log_density[c], share, state, c) - 0.5 * square(momentum, c * size, size);
     }
     const auto step = [&](std::size_t i) { return static_cast<float>(chains[i / size].fit.step); };
-    const auto kick = [&](float share) {
-      const std::vector<float> force = scaled(options.metric, pull, size);
-      for (std::size_t i = 0; i < momentum.size(); ++i) momentum[i] += share * step(i) * force[i];
+    const auto kick = [&](float part) {
+      std::vector<float> force(pull.size());
+      for (std::size_t i = 0; i < force.size(); ++i)
+        force[i] = static_cast<float>(share) * pull[i] - static_cast<float>(1 - share) * point[i];
+      force = options.metric.scaled(force, share);
+      for (std::size_t i = 0; i < momentum.size(); ++i) momentum[i] += part * step(i) * force[i];
     };
     kick(0.5f);
     for (int leap = 0; leap < leapfrogs; ++leap) {
-      const std::vector<float> velocity = scaled(options.metric, momentum, size);
+      const std::vector<float> velocity = options.metric.scaled(momentum, share);
       for (std::size_t i = 0; i < point.size(); ++i) point[i] += step(i) * velocity[i];
       now = density.evaluate(space, point, pull);
       kick(leap + 1 < leapfrogs ? 1.0f : 0.5f);
     }
     for (std::size_t c = 0; c < chains.size(); ++c) {
       VectorChain& chain = chains[c];
-      const double change = now[c] - 0.5 * square(momentum, c * size, size) - before[c];
+      const double change = weighed(now[c], share, point, c) - 0.5 * square(momentum, c * size, size) - before[c];
       const double acceptance = std::isfinite(change) ? std::min(1.0, std::exp(change)) : 0;
       const DrawKey key{options.seed, Purpose::acceptance, static_cast<std::uint32_t>(chain.chain), step_of};
       const auto begin = static_cast<long>(c * size), end = begin + static_cast<long>(size);
