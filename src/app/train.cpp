@@ -141,10 +141,10 @@ Target make_target(const std::string& name, const Communicator& comm, const Conf
   }
   if (name == "vae") {
     Target target = maps_target<VaeTask>(
-        comm, config, compute,
-        [](const VaeTask& task, std::uint64_t seed, auto scheme) { nn::initialise(task.parameters(), seed, scheme); });
+        comm, config, compute, [](VaeTask& task, std::uint64_t seed, auto scheme) { task.initialise(seed, scheme); });
     target.rate = 1e-4;
-    target.keep_best = false;  // running moments are those of the last weights
+    // Running moments are those of the last weights.
+    target.keep_best = !static_cast<VaeTask&>(*target.task).vae().batch_norm();
     target.measure = [&task = static_cast<VaeTask&>(*target.task)](const Space& space, const View1<float>& values,
                                                                    nn::Metadata& record) {
       if (const auto residual = task.residual(space, values)) residual->record(record);

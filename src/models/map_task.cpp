@@ -24,6 +24,7 @@ MapTask::MapTask(const Communicator& comm, const Config& config, std::uint64_t s
     // All ranks fit to the same maps.
     const std::int64_t most = config.integer("field.fit_maps", 2048, 1, 1 << 20);
     const auto n = static_cast<int>(maps_.training_size() > 0 ? std::min(most, maps_.training_size()) : most);
+    fit_maps_ = n;
     const MapBatch fitted("umbriel::fitted_maps", n, grid.height, grid.width);
     maps_.draw(0, n, fitted);
     if (quantisation_step_ > 0) {
@@ -58,6 +59,16 @@ MapTask::MapTask(const Communicator& comm, const Config& config, std::uint64_t s
             config.where("train.micro_batch"), "choose a divisor of train.batch");
     part_ = std::gcd(micro, batch_ / comm.size());
   });
+}
+
+MapBatch MapTask::fields_to_fit(const Space& space) {
+  const Grid grid = maps_.grid();
+  const MapBatch fields("umbriel::fields_to_fit", fit_maps_, grid.height, grid.width);
+  const View1<double> jacobians("umbriel::jacobians", static_cast<std::size_t>(fit_maps_));
+  maps_.draw(0, fit_maps_, fields, space);
+  transform_->forward(space, fields, fit_maps_, fields, jacobians);
+  space.fence();
+  return fields;
 }
 
 std::vector<double> MapTask::gradients(const Space& space, std::int64_t step,

@@ -63,6 +63,8 @@ class MapTask : public nn::TrainingTask {
   /// False: `fields` of the above, and of validation, are maps as they are, for the task to transform by itself.
   virtual bool takes_fields() const { return true; }
   FieldTransform& transform() { return *transform_; }
+  /// Training maps, field.fit_maps at most, transformed: [map, H, W]. The same on all ranks.
+  MapBatch fields_to_fit(const Space& space);
 
   int part() const { return part_; }
   int parts() const { return batch_ / comm_.size() / part_; }
@@ -91,7 +93,7 @@ class MapTask : public nn::TrainingTask {
   double quantisation_step_;
   FieldTransformSettings field_;
   std::unique_ptr<FieldTransform> transform_;
-  int batch_ = 0, part_ = 0;
+  int batch_ = 0, part_ = 0, fit_maps_ = 0;
   std::unique_ptr<nn::GradientSum> sum_;
   MapBatch examples_;
   View1<double> jacobians_, losses_;

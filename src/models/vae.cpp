@@ -136,6 +136,101 @@ struct ErrorGradient {
   }
 };
 
+/// to = from * factor, by channels.
+struct ScaleChannels {
+  ConstActivations from;
+  const float* factor;
+  Activations to;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const { to.pixel(n)[c] = factor[c] * from.pixel(n)[c]; }
+};
+
+/// to += from * factor, by the channels of `from`, which are the first ones of `to`.
+struct AddScaledChannels {
+  ConstActivations from;
+  const float* factor;
+  Activations to;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const {
+    to.pixel(n)[c] = math::fma(factor[c], from.pixel(n)[c], to.pixel(n)[c]);
+  }
+};
+
+/// The linear part of encoder or decoder: y = what the network found, with the coefficients of the map's components, or
+/// the components of z, added to it. Its weights are buffers.
+class ComponentsOperation final : public nn::Operation {
+ public:
+  /// @param from     maps to encode, or z to decode
+  /// @param network  statistics, or maps
+  ComponentsOperation(nn::Value from, nn::Value network, bool encodes, int latent, nn::ParameterId vectors,
+                      nn::ParameterId factors)
+      : encodes_(encodes), latent_(latent), vectors_(vectors), factors_(factors) {
+    inputs = {from, network};
+  }
+  std::string_view name() const override { return "principal components"; }
+  void plan(const nn::Tape& tape) override {
+    const Extents e = tape.extents(encodes_ ? inputs[0] : output);
+    const int pixels = e.h * e.w;
+    dense_ = std::make_unique<Conv2d>(Conv2dGeometry{pixels, latent_, 1, 1, 1, 0, 0, Padding::zeros, 1},
+                                      Extents{e.n, 1, 1, pixels}, true, tape.options().backend,
+                                      tape.options().precision);
+    coefficients_ = Tensor("umbriel::component_coefficients", e.n, 1, 1, latent_);
+  }
+  void load_parameters(const Space& space, const nn::Tape& tape) override {
+    dense_->set_weights(space, tape.parameters().buffer(vectors_));
+  }
+  double flops(const nn::Tape& tape) const override {
+    return 2.0 * static_cast<double>(tape.extents(encodes_ ? inputs[0] : output).pixels()) * latent_;
+  }
+
+  void forward(const Space& space, const nn::Tape& tape) override {
+    const Activations y = tape.value(output);
+    copy_channels(space, tape.value(inputs[1]), y);
+    if (encodes_) {
+      to_coefficients(space, tape, tape.value(inputs[0]), y);
+    } else {
+      to_maps(space, tape, tape.value(inputs[0]), y);
+    }
+  }
+  void backward(const Space& space, const nn::Tape& tape) override {
+    const Activations dy = tape.gradient(output);
+    if (tape.wants_gradient(inputs[0])) {
+      const Activations dx = tape.gradient(inputs[0]);
+      if (!tape.accumulates(*this, 0)) fill(space, 0, dx);
+      if (encodes_) {
+        to_maps(space, tape, dy, dx);
+      } else {
+        to_coefficients(space, tape, dy, dx);
+      }
+    }
+    if (tape.wants_gradient(inputs[1]))
+      copy_channels(space, dy, tape.gradient(inputs[1]), tape.accumulates(*this, 1));
+  }
+
+ private:
+  static Activations in_a_row(Activations maps) {
+    return Activations(maps.data, {maps.extents.n, 1, 1, maps.extents.h * maps.extents.w});
+  }
+  /// latent += factors * (maps . vectors)
+  void to_coefficients(const Space& space, const nn::Tape& tape, Activations maps, Activations latent) const {
+    const Activations coefficients = Activations(coefficients_).samples(0, maps.extents.n);
+    dense_->forward(space, in_a_row(maps), nullptr, {}, Activation::none, coefficients);
+    for_each_element("umbriel::add_coefficients", space, maps.extents.n, 1, latent_,
+                     AddScaledChannels{coefficients, tape.parameters().buffer(factors_), latent});
+  }
+  /// maps += (factors * latent) . vectors
+  void to_maps(const Space& space, const nn::Tape& tape, Activations latent, Activations maps) const {
+    const Activations coefficients = Activations(coefficients_).samples(0, maps.extents.n);
+    for_each_element("umbriel::scale_coefficients", space, maps.extents.n, 1, latent_,
+                     ScaleChannels{latent, tape.parameters().buffer(factors_), coefficients});
+    dense_->backward_data(space, coefficients, in_a_row(maps), true);
+  }
+
+  bool encodes_;
+  int latent_;
+  nn::ParameterId vectors_, factors_;
+  std::unique_ptr<Conv2d> dense_;
+  Tensor coefficients_;
+};
+
 void fill_keys(const View1<DrawKey>& keys, std::uint64_t seed, Purpose purpose, std::int64_t first,
                std::uint32_t step) {
   const auto host = Kokkos::create_mirror_view(HostMemory{}, keys);
@@ -210,6 +305,7 @@ Vae::Vae(const Config& config, Grid grid) : grid_(grid) {
   batch_norm_ = config.choice("network.norm", "batch", {"batch", "group"}) == "batch";
   first_deviation_ = config.number("network.deviation", 0.5, 1e-6, 1e6);
   learns_deviation_ = config.flag("network.learn_deviation", true);
+  const bool components = config.flag("network.components", false);
   const bool flow = config.flag("latent.flow", true);
   require_sides(1 << std::max(encoder.size(), decoder.size()), grid, "autoencoder");
 
@@ -241,16 +337,30 @@ Vae::Vae(const Config& config, Grid grid) : grid_(grid) {
     decoder_.push_back({convolution, norm(name + ".norm", decoder[i])});
     c = decoder[i];
   }
+  point.starts_at_zero = components;
   last_ = nn::Convolution(parameters_, "decoder.last", c, 1, point);
+  if (components) {
+    const int pixels = static_cast<int>(grid.pixels());
+    require(latent_ < pixels, ExitCode::usage, "there are as many latent variables as pixels",
+            config.where("network.latent"), "lower it");
+    vectors_ = parameters_.add_buffer("components.vectors", {pixels, latent_}, 0);
+    to_latent_ = parameters_.add_buffer("components.to_latent", {latent_}, 0);
+    to_maps_ = parameters_.add_buffer("components.to_maps", {latent_}, 0);
+  }
   log_deviation_ = parameters_.add("log_deviation", nn::Role::other, {1});
   if (flow) flow_ = std::make_unique<LatentFlow>(parameters_, "flow", latent_, config);
   parameters_.allocate();
 }
 
-nn::Value Vae::encode(nn::Tape& tape, nn::Value x) const {
+nn::Value Vae::encode(nn::Tape& tape, nn::Value maps) const {
+  nn::Value x = maps;
   for (const Stage& stage : encoder_) x = stage.norm(tape, stage.convolution(tape, x, Activation::relu));
   const Extents e = tape.extents(x);
-  return statistics_(tape, dense_(tape, nn::reshape(tape, x, {e.n, 1, 1, e.h * e.w * e.c}), Activation::relu));
+  const nn::Value statistics =
+      statistics_(tape, dense_(tape, nn::reshape(tape, x, {e.n, 1, 1, e.h * e.w * e.c}), Activation::relu));
+  if (!has_components()) return statistics;
+  return tape.record(std::make_unique<ComponentsOperation>(maps, statistics, true, latent_, vectors_, to_latent_),
+                     tape.extents(statistics));
 }
 
 nn::Value Vae::decode(nn::Tape& tape, nn::Value z) const {
@@ -259,7 +369,39 @@ nn::Value Vae::decode(nn::Tape& tape, nn::Value z) const {
   x = nn::reshape(tape, x, {tape.extents(z).n, grid_.height >> halvings, grid_.width >> halvings, base_});
   x = first_norm_(tape, x);
   for (const Stage& stage : decoder_) x = stage.norm(tape, stage.convolution(tape, x, Activation::relu));
-  return last_(tape, x);
+  x = last_(tape, x);
+  if (!has_components()) return x;
+  return tape.record(std::make_unique<ComponentsOperation>(z, x, false, latent_, vectors_, to_maps_), tape.extents(x));
+}
+
+void Vae::begin_at(const PrincipalComponents& found) const {
+  // Tipping & Bishop's equations 6 to 8 and 11: x = W z + sigma * noise with W = V (power - sigma^2)^1/2, so that
+  // E[z|x] = (W^T W + sigma^2)^-1 W^T x, whose matrix is diagonal, and z|x varies by sigma^2 / power.
+  const auto latent = static_cast<std::size_t>(latent_);
+  require(found.power.size() == latent, ExitCode::usage, "as many components as latent variables are wanted",
+          "Vae::begin_at");
+  const auto buffers = on_host(parameters_.buffer_values()), values = on_host(parameters_.values());
+  const auto place = [](const nn::Parameter& p) { return static_cast<std::size_t>(p.offset); };
+  const auto buffer = [&](nn::ParameterId id) {
+    return buffers.data() + place(parameters_.buffers()[static_cast<std::size_t>(id.index)]);
+  };
+  const auto parameter = [&](const std::string& name) {
+    const auto& all = parameters_.parameters();
+    return values.data() + place(*std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.name == name; }));
+  };
+  std::copy(found.vectors.begin(), found.vectors.end(), buffer(vectors_));
+  const double variance = std::max(found.rest, 1e-12);
+  float* const log_deviations = parameter("encoder.statistics.bias") + latent;
+  for (std::size_t k = 0; k < latent; ++k) {
+    const double factor = std::sqrt(std::max(0.0, found.power[k] - variance));
+    buffer(to_maps_)[k] = static_cast<float>(factor);
+    buffer(to_latent_)[k] = static_cast<float>(factor / std::max(found.power[k], variance));
+    log_deviations[k] = static_cast<float>(0.5 * std::log(variance / std::max(found.power[k], variance)));
+  }
+  if (learns_deviation_)
+    *parameter("log_deviation") = static_cast<float>(std::log(std::sqrt(variance) / first_deviation_));
+  Kokkos::deep_copy(parameters_.buffer_values(), buffers);
+  Kokkos::deep_copy(parameters_.values(), values);
 }
 
 // --- at work ---------------------------------------------------------------------------------------------------------
@@ -377,6 +519,11 @@ VaeTask::VaeTask(const Communicator& comm, const Config& config, std::uint64_t s
     step_ = std::make_shared<Step>(*vae_, part(), static_cast<float>(free_nats_), options_);
     config_ = config.resolved();
   });
+}
+
+void VaeTask::initialise(std::uint64_t seed, nn::Initialisation scheme) {
+  nn::initialise(parameters(), seed, scheme);
+  if (vae_->has_components()) vae_->begin_at(principal_components(on_host(fields_to_fit(Space())), vae_->latent()));
 }
 
 double VaeTask::flops() const { return 3 * parts() * (step_->tape.flops() + step_->flow_tape.flops()); }

@@ -23,7 +23,9 @@
 #include "umbriel/models/generative_model.hpp"
 #include "umbriel/models/latent_flow.hpp"
 #include "umbriel/models/map_task.hpp"
+#include "umbriel/models/principal_components.hpp"
 #include "umbriel/models/residual_model.hpp"
+#include "umbriel/nn/initialise.hpp"
 
 namespace umbriel {
 
@@ -41,6 +43,8 @@ class Vae {
   ///   network.norm = "batch"          or "group": a map's own moments, over groups of 8 channels or all
   ///   network.deviation = 0.5         sigma, in the units of the transformed map, to begin with
   ///   network.learn_deviation = true  else it stays there
+  ///   network.components = false      the networks only add to a linear encoder and decoder that stay as `begin_at`
+  ///                                   set them; last layers start at zero
   ///   latent.flow = true              and keys of LatentFlow
   /// @throws Error(usage) for settings or sides of the map that do not fit
   Vae(const Config& config, Grid grid);
@@ -53,6 +57,11 @@ class Vae {
   /// sigma / exp of the parameter below.
   double first_deviation() const { return first_deviation_; }
   nn::ParameterId log_deviation() const { return log_deviation_; }
+  bool has_components() const { return static_cast<bool>(vectors_); }
+  /// Sets linear encoder and decoder, and the deviations of z and of pixels, to those of probabilistic PCA (Tipping &
+  /// Bishop 1999, JRSS B 61, 611), where the ELBO of linear networks is largest. The rest is to be initialised before.
+  /// @param found  `latent()` components of transformed maps
+  void begin_at(const PrincipalComponents& found) const;
   /// Null without one.
   const LatentFlow* flow() const { return flow_.get(); }
 
@@ -83,6 +92,7 @@ class Vae {
   Norm first_norm_;
   nn::Convolution last_;
   nn::ParameterId log_deviation_;
+  nn::ParameterId vectors_, to_latent_, to_maps_;  ///< buffers [pixel, latent], [latent], [latent]
   std::unique_ptr<LatentFlow> flow_;
 };
 
@@ -147,6 +157,8 @@ class VaeTask final : public MapTask {
 
   const Vae& vae() const { return *vae_; }
   const nn::ParameterSet& parameters() const override { return vae_->parameters(); }
+  /// Sets parameters to where training begins, components to those of the training maps.
+  void initialise(std::uint64_t seed, nn::Initialisation scheme);
   std::vector<std::pair<std::string, double>> validate(const Space& space, const View1<float>& values) override;
   double flops() const override;
   double bytes() const override;

@@ -309,12 +309,13 @@ double loss_of(VaeTask& task) {
 }
 
 TEST_F(VaeTaskTest, GradientsAreFiniteDifferencesOfTheLoss) {
-  for (const std::string norm : {"batch", "group"}) {
-    VaeTask task(Communicator(),
-                 config("[vae]\nbeta = 0.7\nfree_nats = 0.05\n[network]\nnorm = '" + norm + "'\n" + small_network), 5,
+  for (const std::string norm : {"norm = 'batch'\n", "norm = 'group'\n", "norm = 'group'\ncomponents = true\n"}) {
+    VaeTask task(Communicator(), config("[vae]\nbeta = 0.7\nfree_nats = 0.05\n[network]\n" + norm + small_network), 5,
                  {});
     const nn::ParameterSet& parameters = task.parameters();
     move_parameters(parameters, 0.05);
+    if (task.vae().has_components())
+      task.vae().begin_at({random(256 * 6, 4, 0.06), {40, 30, 20, 10, 5, 2}, 0.2});  // they need not be orthonormal
     loss_of(task);
     const std::vector<float> gradients = read(parameters.gradients()), start = read(parameters.values());
     for (const nn::Parameter& p : parameters.parameters()) {
@@ -383,6 +384,66 @@ TEST_F(VaeTaskTest, ValidationBoundsTheEvidence) {
   EXPECT_NEAR(measured[2].second, 0, 1e-6) << "encoder statistics start at zero";
   EXPECT_NEAR(measured[3].second, 1, 1e-6);
   EXPECT_NEAR(measured[4].second, 0, 1e-6) << "an untrained flow changes nothing";
+}
+
+TEST_F(VaeTaskTest, BeginsAtProbabilisticPca) {
+  const int latent = 20;
+  VaeTask task(
+      Communicator(),
+      config("[network]\ncomponents = true\nlatent = 20\nencoder = [8]\ndecoder = [8]\nbase = 8\ndense = 12\n"), 5, {});
+  task.initialise(5, nn::Initialisation::he_normal);
+  const Vae& vae = task.vae();
+  const Space space{};
+  VaeRunner runner(vae, 1);
+  runner.load(space);
+  // The decoder's matrix, column by column, and the encoder's.
+  Eigen::MatrixXd w(256, latent), e(latent, 256);
+  Eigen::VectorXd log_deviation(latent);
+  const auto encode = [&](const std::vector<float>& map) {
+    const MapBatch fields("fields", 1, 16, 16);
+    set(Activations(fields.data(), {1, 16, 16, 1}), map);
+    return read(runner.encode(space, fields, 1));
+  };
+  for (int k = 0; k < latent; ++k) {
+    std::vector<float> z(latent, 0);
+    z[static_cast<std::size_t>(k)] = 1;
+    set(runner.latent(), z);
+    const std::vector<float> map = read(Activations(runner.decode(space).data(), {1, 16, 16, 1}));
+    for (int i = 0; i < 256; ++i) w(i, k) = static_cast<double>(map[static_cast<std::size_t>(i)]);
+  }
+  for (int i = 0; i < 256; ++i) {
+    std::vector<float> unit(256, 0);
+    unit[static_cast<std::size_t>(i)] = 1;
+    const std::vector<float> statistics = encode(unit);
+    for (int k = 0; k < latent; ++k) {
+      e(k, i) = static_cast<double>(statistics[static_cast<std::size_t>(k)]);
+      log_deviation(k) = static_cast<double>(statistics[static_cast<std::size_t>(latent + k)]);
+    }
+  }
+  // q(z|x) is the posterior of x = W z + sigma * noise, so that the ELBO is the likelihood of N(0, W W^T + sigma^2).
+  const double sigma = task.validate(space, task.parameters().values())[3].second;
+  const Eigen::MatrixXd m = w.transpose() * w + sigma * sigma * Eigen::MatrixXd::Identity(latent, latent);
+  EXPECT_LT((e - m.inverse() * w.transpose()).cwiseAbs().maxCoeff(), 1e-5);
+  EXPECT_LT((log_deviation.array() - (sigma * m.inverse().diagonal().cwiseSqrt()).array().log()).abs().maxCoeff(),
+            1e-4);
+  EXPECT_GT(sigma, 0.01);
+  const double nats = task.validate(space, task.parameters().values())[0].second;
+  EXPECT_LT(nats, 0.5 * std::log(2 * M_PI) + 0.5 - 0.2) << "better than white noise, by so many nats a pixel";
+  // Training does not lose it.
+  nn::TrainerOptions options;
+  options.steps = 20;
+  options.schedule.rate = 1e-3;
+  options.average_decay = 0;
+  options.validate_every = 0;
+  options.stem = folder_ + "/pca";
+  nn::Trainer trainer(Communicator(), task, options);
+  ASSERT_TRUE(trainer.run(space));
+  EXPECT_LT(task.validate(space, trainer.averaged())[0].second, nats + 0.02);
+  // The file has the components.
+  const std::string path = folder_ + "/pca.safetensors";
+  task.record().save(path, task.parameters(), trainer.averaged(), {});
+  const TrainedVae model = TrainedVae::load(path);
+  EXPECT_EQ(read(model.vae->parameters().buffer_values()), read(task.parameters().buffer_values()));
 }
 
 TEST_F(VaeTaskTest, LearnsAndGeneratesFromItsFile) {
