@@ -215,10 +215,9 @@ void ResidualField::solve(const Space& space, int n, const MapBatch& data, const
     if (iterations_ == 0) first = next;
     bool all_done = true;
     for (std::size_t i = 0; i < maps; ++i) {
-      require(std::isfinite(next[i]), ExitCode::numerical, "the residual's solver met a value that is not finite", "",
-              "check the map for extreme values");
       beta[i] = iterations_ == 0 || done[i] ? 0 : next[i] / norm[i];
-      done[i] = done[i] || next[i] <= tolerance * tolerance * first[i];
+      // Not finite, as at the end of a trajectory that went astray: nothing to be solved.
+      done[i] = done[i] || !(next[i] > tolerance * tolerance * first[i]) || !std::isfinite(next[i]);
       all_done = all_done && done[i];
     }
     if (all_done) return;

@@ -33,7 +33,8 @@ class ResidualField {
   /// @param deviation  [H, W] h, on the host, > 0
   void set_deviation(const std::vector<float>& deviation);
 
-  /// solution[i] <- S^-1 data[i], i < n. What a map gives does not depend on the batch.
+  /// solution[i] <- S^-1 data[i], i < n. What a map gives does not depend on the batch. Data that are not finite have
+  /// no solution, and their products with what is returned are not finite.
   /// @param data      [>= n, H, W] zero where nothing is observed; kept
   /// @param solution  [>= n, H, W], overwritten
   /// @throws Error(numerical) without convergence

@@ -5,6 +5,7 @@
 
 #include <Eigen/Dense>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 #include "umbriel/maps/radial_bins.hpp"
@@ -157,6 +158,24 @@ TEST(ResidualField, AMapGivesTheSameBitsInAnyBatch) {
     const auto a = on_host(all), b = on_host(one);
     for (std::size_t i = 0; i < pixels; ++i) EXPECT_EQ(a.data()[map * pixels + i], b.data()[i]) << map << " " << i;
   }
+}
+
+TEST(ResidualField, DataThatAreNotFiniteHaveNoSolutionAndDisturbNoOther) {
+  Field f(2);
+  std::vector<float> data = masked_noise(2);
+  data[3] = std::numeric_limits<float>::infinity();
+  const MapBatch solution("solution", 2, grid.height, grid.width), one("one", 1, grid.height, grid.width);
+  const Space space;
+  f.field.solve(space, 2, maps_of(data), solution);
+  f.field.solve(space, 1, maps_of({data.begin() + pixels, data.end()}), one);
+  space.fence();
+  const auto both = on_host(solution), alone = on_host(one);
+  double form = 0;
+  for (std::size_t i = 0; i < pixels; ++i) {
+    form += static_cast<double>(data[i]) * static_cast<double>(both.data()[i]);
+    EXPECT_EQ(both.data()[pixels + i], alone.data()[i]);
+  }
+  EXPECT_FALSE(std::isfinite(form));
 }
 
 /// g(u) = W u + c
