@@ -160,7 +160,7 @@ std::string lines_figure(const Statistic& s, const std::vector<double>& x, const
                              escape_html(names[0]), three);
     }
     if (all.size() > 1)
-      caption += fmt::format(" The median of {} goes up to {}.", escape_html(names[0]), number_text(height, 2));
+      caption += fmt::format(" The median of {} is at most {} in size.", escape_html(names[0]), number_text(height, 2));
   }
   return figure(plot.svg(s.title), s.title, caption);
 }

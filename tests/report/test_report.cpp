@@ -577,7 +577,7 @@ TEST_F(ReportTest, ComparesStatisticsOfSeveralFiles) {
   // Quartiles of the density at the last bin: 2, 4 and 8 against 2.5, 5 and 10.
   EXPECT_TRUE(contains(page,
                        "Largest differences of new from test: 0.5, 1 and 2 (quartiles, in order). The median of test "
-                       "goes up to 4."));
+                       "is at most 4 in size."));
   EXPECT_EQ(count(page, "<h3>test.stats.h5</h3>"), 1u) << "provenance of each";
   EXPECT_EQ(count(page, "<h3>new_stats.h5</h3>"), 1u);
   expect_sound(page);
