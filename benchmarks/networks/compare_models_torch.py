@@ -182,6 +182,10 @@ class Autoencoder(nn.Module):
             layers += [nn.ConvTranspose2d(c, width, 4, 2, 1), nn.ReLU(), norm(width)]
             c = width
         self.decoder = nn.Sequential(*layers, nn.Conv2d(c, 1, 1))
+        self.components = network.get("components", False)
+        if self.components:  # random ones serve to measure time
+            self.register_buffer("vectors", torch.randn(size**2, self.latent) / size)
+            self.register_buffer("factors", torch.rand(2, self.latent))
         self.log_deviation = nn.Parameter(torch.tensor(math.log(0.5)))
         half, width = self.latent // 2, latent.get("width", 256)
         self.flow = nn.ModuleList(
@@ -191,10 +195,15 @@ class Autoencoder(nn.Module):
 
     def loss(self, x):
         mean, log_deviation = self.encoder(x).chunk(2, 1)
+        if self.components:
+            mean = mean + (x.flatten(1) @ self.vectors) * self.factors[0]
         z = mean + torch.exp(log_deviation) * torch.randn_like(mean)
         kl = (0.5 * (mean**2 + torch.exp(2 * log_deviation) - 1) - log_deviation).sum(1)
-        maps = self.first_norm(torch.relu(self.first(z)).view(-1, self.base, self.side, self.side))
-        square = ((self.decoder(maps) - x) ** 2).sum((1, 2, 3))
+        small = self.first_norm(torch.relu(self.first(z)).view(-1, self.base, self.side, self.side))
+        maps = self.decoder(small)
+        if self.components:
+            maps = maps + ((z * self.factors[1]) @ self.vectors.T).view_as(x)
+        square = ((maps - x) ** 2).sum((1, 2, 3))
         pixels = x[0].numel()
         elbo = self.log_deviation + (0.5 * square * torch.exp(-2 * self.log_deviation) + kl) / pixels
         u, log_det = z.detach(), 0
@@ -274,7 +283,7 @@ def umbriel_training_samples(arguments):
         with open(output, "rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         revision = subprocess.run([arguments.umbriel, "--version"], capture_output=True, text=True).stdout.strip()
-        trained = [e for name, e in header.items() if name != "__metadata__" and "running" not in name]
+        trained = [e for name, e in header.items() if not name.startswith(("__metadata__", "components.")) and "running" not in name]
         return {"wall": list(wall[1:]), "cpu": [(end - start) / (many - few)], "revision": revision,
                 "parameters": sum(math.prod(e["shape"]) for e in trained)}
 
