@@ -106,6 +106,16 @@ TEST(ResidualModel, ResidualsOverTheirDeviationHaveUnitVariance) {
     EXPECT_GT(count[high], 100);
     EXPECT_NEAR(squares[high] / count[high], 1, 0.1) << high;
   }
+  // And so has their power, over all modes.
+  const double lowest = multipole({side, side}, 2, 0, 1);
+  double variance = 0;
+  for (int ky = 0; ky < side; ++ky) {
+    for (int kx = 0; kx < side; ++kx) {
+      const double l = multipole({side, side}, 2, ky, std::min(kx, side - kx));
+      variance += model.power[std::min<std::size_t>(7, static_cast<std::size_t>(std::lround(l / lowest)))] / 256;
+    }
+  }
+  EXPECT_NEAR(variance, 1, 0.15);
 }
 
 TEST(ResidualModel, IsReadAsItWasWritten) {
