@@ -723,7 +723,12 @@ class HostConv2d final : public Conv2d::Implementation {
       }
     }
     if (passes.weights) bias_sums_ = View1<double>("umbriel::conv2d_bias_sums", geometry.c_out);
-    if (passes.weights) gradient_ = std::make_unique<WeightGradient>(geometry, input);
+    if (!passes.weights) return;
+    // One pixel a sample: samples are the pixels of a row, so that the weights are gone through once and not for each.
+    dense_ = input.h == 1 && input.w == 1 && geometry.kernel_y == 1 && geometry.kernel_x == 1 && geometry.pad_y == 0 &&
+             geometry.pad_x == 0 && geometry.stride == 1;
+    most_in_a_row_ = std::min(input.n, 512);
+    gradient_ = std::make_unique<WeightGradient>(geometry, dense_ ? Extents{1, 1, most_in_a_row_, input.c} : input);
   }
 
   void set_weights(const Space& space, const float* weights) override {
@@ -761,7 +766,12 @@ class HostConv2d final : public Conv2d::Implementation {
     space.fence();
     Kokkos::deep_copy(space, bias_sums_, 0.0);
     gradient_->clear(space);
-    for (int n = 0; n < x.extents.n; ++n) gradient_->add(space, x.samples(n, 1), dy.samples(n, 1));
+    for (int n = 0; dense_ && n < x.extents.n; n += most_in_a_row_) {
+      const int count = std::min(most_in_a_row_, x.extents.n - n);
+      gradient_->w = gradient_->width = gradient_->out_w = count;
+      gradient_->add(space, in_a_row(x.samples(n, count)), in_a_row(dy.samples(n, count)));
+    }
+    for (int n = 0; !dense_ && n < x.extents.n; ++n) gradient_->add(space, x.samples(n, 1), dy.samples(n, 1));
     gradient_->finish(dweights, accumulate);
     if (!dbias) return;
     add_rows(dy, bias_sums_.data());
@@ -772,6 +782,8 @@ class HostConv2d final : public Conv2d::Implementation {
   }
 
  private:
+  static ConstActivations in_a_row(ConstActivations a) { return {a.data, {1, 1, a.extents.n, a.extents.c}, a.pitch}; }
+
   /// The part of the gradient at pixels (ry, rx) modulo the stride. Output row oy reached input row iy = s j + ry by
   /// tap ky = s oy' with s oy = iy + pad - ky: taps ky = k0, k0 + s, ..., of outputs that step down by one.
   Correlation turned(Extents input, int out_h, int out_w, int ry, int rx) const {
@@ -811,6 +823,8 @@ class HostConv2d final : public Conv2d::Implementation {
 
   Conv2dGeometry g_;
   int threads_;
+  bool dense_ = false;     ///< the gradient of weights takes samples for pixels
+  int most_in_a_row_ = 0;  ///< of them
   std::vector<Job> forward_, data_;  ///< one; one for each remainder modulo the stride
   std::unique_ptr<Conv2d::Implementation> irregular_data_;
   std::unique_ptr<WeightGradient> gradient_;

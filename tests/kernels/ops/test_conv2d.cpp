@@ -77,7 +77,8 @@ std::vector<Case> cases() {
       make(3, 3, 80, 80, 1, 1, 1, periodic, 80, 5, 6),   //
       make(5, 5, 16, 16, 2, 2, 2, periodic, 16, 8, 12),  //
       make(3, 3, 4, 8, 1, 1, 1, zeros, 4, 5, 30),        // depthwise with two outputs a channel
-      make(1, 1, 1, 1, 1, 0, 0, zeros, 1, 1, 1),
+      make(1, 1, 1, 1, 1, 0, 0, zeros, 1, 1, 1),         // one pixel
+      make(1, 1, 70, 37, 1, 0, 0, zeros, 1, 1, 1),       // a dense layer
   };
 }
 
