@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "umbriel/fft/filter.hpp"
 #include "umbriel/inference/spectra.hpp"
 #include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/rng/normal.hpp"
@@ -31,15 +32,6 @@ struct Crop {
   MapBatch from, to;
   View2<float> factor;
   KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const { to(n, y, x) = factor(y, x) * from(n, y, x); }
-};
-
-struct Filter {
-  SpectrumBatch spectra;
-  View2<float> factor;
-  KOKKOS_INLINE_FUNCTION void operator()(int n, int ky, int kx) const {
-    const Complex a = spectra(n, ky, kx);
-    spectra(n, ky, kx) = Complex(factor(ky, kx) * a.real(), factor(ky, kx) * a.imag());
-  }
 };
 
 struct Product {
@@ -162,7 +154,8 @@ void ResidualField::covary(const Space& space, int n, const MapBatch& from, cons
   for_each_element("umbriel::widen_maps", space, n, wide.height, wide.width,
                    Widen{from, wide_maps_, deviation_, grid_});
   wide_.forward(space, wide_maps_, wide_spectra_, n);
-  for_each_element("umbriel::filter_maps", space, n, wide.height, wide.half_width(), Filter{wide_spectra_, power_});
+  for_each_element("umbriel::filter_maps", space, n, wide.height, wide.half_width(),
+                   FilterSpectra{wide_spectra_, power_});
   wide_.inverse(space, wide_spectra_, wide_maps_, n);
   for_each_element("umbriel::crop_maps", space, n, grid_.height, grid_.width, Crop{wide_maps_, to, deviation_});
 }
@@ -181,7 +174,8 @@ void ResidualField::precondition(const Space& space, int n, const MapBatch& from
   };
   scale(from);
   fft_.forward(space, to, spectra_, n);
-  for_each_element("umbriel::filter_maps", space, n, grid_.height, grid_.half_width(), Filter{spectra_, inverse_});
+  for_each_element("umbriel::filter_maps", space, n, grid_.height, grid_.half_width(),
+                   FilterSpectra{spectra_, inverse_});
   fft_.inverse(space, spectra_, to, n);
   scale(to);
   instrument_.keep_observed(space, to, n);
@@ -253,7 +247,8 @@ void ResidualField::draw(const Space& space, const std::vector<DrawKey>& keys, c
   };
   normals(Purpose::realisation_prior, wide_maps_);
   wide_.forward(space, wide_maps_, wide_spectra_, n);
-  for_each_element("umbriel::colour_maps", space, n, wide.height, wide.half_width(), Filter{wide_spectra_, root_});
+  for_each_element("umbriel::colour_maps", space, n, wide.height, wide.half_width(),
+                   FilterSpectra{wide_spectra_, root_});
   wide_.inverse(space, wide_spectra_, wide_maps_, n);
   const MapBatch prior("umbriel::residual_prior", keys.size(), grid_.height, grid_.width);
   for_each_element("umbriel::crop_maps", space, n, grid_.height, grid_.width, Crop{wide_maps_, prior, deviation_});

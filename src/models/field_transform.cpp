@@ -7,6 +7,7 @@
 #include <map>
 #include <numbers>
 
+#include "umbriel/fft/filter.hpp"
 #include "umbriel/maps/radial_bins.hpp"
 
 namespace umbriel {
@@ -98,15 +99,6 @@ struct FinishJacobian {
   View1<double> out;
   double whitening;
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const { out(n) = whitening - out(n); }
-};
-
-struct Filter {
-  SpectrumBatch spectra;
-  View2<float> factors;
-  KOKKOS_INLINE_FUNCTION void operator()(int n, int ky, int kx) const {
-    const Complex a = spectra(n, ky, kx);
-    spectra(n, ky, kx) = Complex(factors(ky, kx) * a.real(), factors(ky, kx) * a.imag());
-  }
 };
 
 /// Modes that (ky, kx) of the half plane stands for.
@@ -379,7 +371,7 @@ void FieldTransform::filter(const Space& space, const MapBatch& from, int n, con
     sums_ = SumWorkspace(n, grid.height);
   }
   fft_.forward(space, from, spectra_, n);
-  for_each_element("umbriel::filter_fields", space, n, grid.height, grid.half_width(), Filter{spectra_, factors});
+  for_each_element("umbriel::filter_fields", space, n, grid.height, grid.half_width(), FilterSpectra{spectra_, factors});
   fft_.inverse(space, spectra_, to, n);
 }
 
