@@ -45,6 +45,8 @@ Backend preferred(Pass pass, const Conv2dGeometry& g, [[maybe_unused]] Extents o
   if (precision == Precision::bfloat16) return Backend::onednn;
 #ifdef UMBRIEL_CONVOLVE_ON_HOST
   if (!training && suits_winograd(g, output)) return Backend::kokkos;
+  // A dense layer: ours goes through the weights once for twelve samples, oneDNN once for each.
+  if (g.kernel_y == 1 && g.kernel_x == 1 && g.groups == 1 && output.h == 1 && output.w == 1) return Backend::kokkos;
 #endif
   const bool depthwise = g.groups > 1 && g.groups == g.c_in && g.groups == g.c_out;
   if (depthwise) return Backend::onednn;

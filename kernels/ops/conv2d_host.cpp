@@ -415,14 +415,150 @@ struct Job {
   }
 };
 
+/// M samples of one pixel, two vectors of outputs, with weights as they were given: rows of `step` floats.
+template <int M>
+void dense_tile(const Tile& t, std::int64_t step) {
+  constexpr int V = 2, ahead = 8;  // rows are far apart in memory, and nobody but us fetches them in time
+  Vector sums[M][V] = {};
+  const float* weights = t.weights;
+  for (int k = 0; k < t.length; ++k, weights += step) {
+    Vector w[V];
+    for (int v = 0; v < V; ++v) {
+      w[v] = load(weights + v * lanes);
+      __builtin_prefetch(weights + ahead * step + v * lanes);
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const float x = t.source[m * t.pixel_step + k];
+      for (int v = 0; v < V; ++v) sums[m][v] += w[v] * x;
+    }
+  }
+  if (t.channels == V * lanes) {
+    finish_tile<M, V, true>(t, sums);
+  } else {
+    finish_tile<M, V, false>(t, sums);
+  }
+}
+
+/// The products of M samples' gradients with C rows of weights: of as many inputs.
+template <int M, int C>
+void dense_data_tile(const Tile& t, std::int64_t step) {
+  Vector sums[M][C] = {};
+  int k = 0;
+  for (; k + lanes <= t.length; k += lanes) {
+    Vector w[C];
+    for (int c = 0; c < C; ++c) w[c] = load(t.weights + c * step + k);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const Vector dy = load(t.source + m * t.pixel_step + k);
+      for (int c = 0; c < C; ++c) sums[m][c] += w[c] * dy;
+    }
+  }
+  if (const int left = t.length - k; left > 0) {
+    for (int m = 0; m < M; ++m) {
+      const Vector dy = load_first(t.source + m * t.pixel_step + k, left);
+      for (int c = 0; c < C; ++c) sums[m][c] += load_first(t.weights + c * step + k, left) * dy;
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m) {
+    for (int c = 0; c < C; ++c) {
+      float* const to = t.target + m * t.target_step + c;
+      const float sum = sum_of_lanes(sums[m][c]);
+      *to = t.residual ? *to + sum : sum;
+    }
+  }
+}
+
+using DenseKernel = void (*)(const Tile&, std::int64_t step);
+template <int... M>
+constexpr std::array<DenseKernel, sizeof...(M)> dense_kernels_of(std::integer_sequence<int, M...>) {
+  return {&dense_tile<M + 1>...};
+}
+template <int C, int... M>
+constexpr std::array<DenseKernel, sizeof...(M)> dense_data_kernels_of(std::integer_sequence<int, M...>) {
+  return {&dense_data_tile<M + 1, C>...};
+}
+/// [samples - 1]
+constexpr auto dense_kernels = dense_kernels_of(std::make_integer_sequence<int, tile_pixels>());
+/// [inputs - 1][samples - 1]
+constexpr std::array dense_data_kernels = {dense_data_kernels_of<1>(std::make_integer_sequence<int, tile_pixels>()),
+                                           dense_data_kernels_of<2>(std::make_integer_sequence<int, tile_pixels>())};
+
+/// A dense layer: samples are of one pixel, and there is one tap. Its weights may be millions, which are gone through
+/// once for `tile_pixels` samples, as they were given: to pack them would take longer than to use them.
+struct DenseWeights {
+  int in, out;
+  View1<float> weights;  ///< [ci, co], and room for a tile beyond the last
+
+  DenseWeights(int c_in, int c_out)
+      : in(c_in), out(c_out), weights("umbriel::dense_weights", static_cast<std::int64_t>(c_in) * c_out + 2 * lanes) {}
+
+  void set(const float* given) const { std::copy_n(given, static_cast<std::int64_t>(in) * out, weights.data()); }
+
+  /// f(first sample, samples) for tiles of them.
+  template <class F>
+  static void for_tiles(int samples, const F& f) {
+    const int tiles = blocks_of(samples, tile_pixels);
+    for (int t = 0; t < tiles; ++t) {
+      const int begin = t * samples / tiles;
+      f(begin, (t + 1) * samples / tiles - begin);
+    }
+  }
+
+  void forward(const Space& space, ConstActivations x, const float* bias, ConstActivations residual,
+               Activation activation, Activations y) const {
+    constexpr int width = 2 * lanes;
+    const DenseWeights self = *this;
+    Kokkos::parallel_for("umbriel::dense", Range(space, 0, blocks_of(out, width)), [=](std::int64_t block) {
+      const int channel = static_cast<int>(block) * width;
+      Tile tile = {};
+      tile.length = self.in;
+      tile.pixel_step = x.pitch;
+      tile.target_step = y.pitch;
+      tile.residual_step = residual.pitch;
+      tile.activation = activation;
+      tile.weights = self.weights.data() + channel;
+      tile.channels = std::min(width, self.out - channel);
+      tile.bias = bias ? bias + channel : nullptr;
+      for_tiles(x.extents.n, [&](int first, int count) {
+        tile.source = x.pixel(first);
+        tile.residual = residual ? residual.pixel(first) + channel : nullptr;
+        tile.target = y.pixel(first) + channel;
+        dense_kernels[static_cast<std::size_t>(count - 1)](tile, self.out);
+      });
+    });
+  }
+
+  void backward_data(const Space& space, ConstActivations dy, Activations dx, bool accumulate) const {
+    const DenseWeights self = *this;
+    Kokkos::parallel_for("umbriel::dense_data", Range(space, 0, blocks_of(in, 2)), [=](std::int64_t pair) {
+      const int first_row = static_cast<int>(pair) * 2, rows = std::min(2, self.in - first_row);
+      Tile tile = {};
+      tile.length = self.out;
+      tile.pixel_step = dy.pitch;
+      tile.target_step = dx.pitch;
+      tile.weights = self.weights.data() + static_cast<std::int64_t>(first_row) * self.out;
+      for_tiles(dy.extents.n, [&](int first, int count) {
+        tile.source = dy.pixel(first);
+        tile.target = dx.pixel(first) + first_row;
+        tile.residual = accumulate ? tile.target : nullptr;
+        dense_data_kernels[static_cast<std::size_t>(rows - 1)][static_cast<std::size_t>(count - 1)](tile, self.out);
+      });
+    });
+  }
+};
+
 /// What a kernel of the weights' gradient needs: `rows` rows of `pixels` pixels of input and output.
 struct GradientTile {
   const float* x;   ///< first (kx, ci) of the tile at the first pixel
   const float* dy;  ///< first output of the tile
   std::int64_t x_row_step, x_pixel_step, dy_row_step, dy_pixel_step;
   int rows, pixels;
-  double* sums;  ///< [(kx, ci), output]
+  double* sums = nullptr;  ///< [(kx, ci), output]
   std::int64_t sums_step;
+  float* gradient = nullptr;  ///< as sums, and in their place, where the tile holds the whole sum
+  bool accumulate = false;    ///< adds to `gradient`
   int values;  ///< (kx, ci) of the tile; channels of a depthwise layer
 };
 
@@ -444,6 +580,16 @@ void gradient_tile(const GradientTile& t) {
         for (int v = 0; v < V; ++v) sums[m][v] += d[v] * value;
       }
     }
+  }
+  if (t.gradient) {
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      for (int v = 0; v < V; ++v) {
+        float* const to = t.gradient + m * t.sums_step + v * lanes;
+        store(to, t.accumulate ? load(to) + sums[m][v] : sums[m][v]);
+      }
+    }
+    return;
   }
 #pragma GCC unroll 16
   for (int m = 0; m < M; ++m) {
@@ -525,9 +671,13 @@ struct WeightGradient {
   int padded_out;                   ///< outputs of a group, rounded up to vectors
   View1<float> x;                   ///< [row, padded x, c_in]: padded input of a block
   View1<float> dy;                  ///< [row, x, group, padded_out]: where channels do not fill vectors
-  View1<double> sums;               ///< [group, ky, kx, ci, padded_out]
+  bool whole;                       ///< one block holds all there is: its sums need no float64
+  View1<double> sums;               ///< [group, ky, kx, ci, padded_out], unless `whole`
+  float* gradient = nullptr;        ///< where it goes
+  bool accumulate = false;          ///< is added to
 
-  WeightGradient(const Conv2dGeometry& geometry, Extents input)
+  /// @param one_block  the layer is dense, and a block has room for all samples
+  WeightGradient(const Conv2dGeometry& geometry, Extents input, bool one_block)
       : g(geometry),
         h(input.h),
         w(input.w),
@@ -537,7 +687,8 @@ struct WeightGradient {
         out(geometry.c_out / geometry.groups),
         block_rows(std::min(out_h, blocks_of(512, out_w))),
         width((out_w - 1) * geometry.stride + geometry.kernel_x),
-        padded_out(thin() ? out : rounded_up(out, lanes)) {
+        padded_out(thin() ? out : rounded_up(out, lanes)),
+        whole(one_block && !thin() && padded_out == out) {
     const std::int64_t slack = thin_vectors * lanes;  // vectors may reach beyond the last value
     x = View1<float>("umbriel::conv2d_padded_rows",
                      (static_cast<std::int64_t>(block_rows - 1) * g.stride + g.kernel_y) * width * g.c_in + slack);
@@ -545,8 +696,10 @@ struct WeightGradient {
       dy = View1<float>("umbriel::conv2d_padded_gradients",
                         static_cast<std::int64_t>(block_rows) * out_w * g.groups * padded_out);
     }
-    sums = View1<double>("umbriel::conv2d_weight_sums",
-                         static_cast<std::int64_t>(g.groups) * g.kernel_y * g.kernel_x * in * padded_out);
+    if (!whole) {
+      sums = View1<double>("umbriel::conv2d_weight_sums",
+                           static_cast<std::int64_t>(g.groups) * g.kernel_y * g.kernel_x * in * padded_out);
+    }
   }
 
   bool depthwise() const { return g.groups > 1 && in == 1 && out == 1; }
@@ -626,7 +779,13 @@ struct WeightGradient {
     tile.sums_step = padded_out;
     const std::int64_t row_of_sums =
         (static_cast<std::int64_t>(group) * g.kernel_y + ky) * g.kernel_x * in + segment * in + begin;
-    tile.sums = sums.data() + row_of_sums * padded_out + channel;
+    const std::int64_t place = row_of_sums * padded_out + channel;
+    if (whole) {
+      tile.gradient = gradient + place;
+      tile.accumulate = accumulate;
+    } else {
+      tile.sums = sums.data() + place;
+    }
     tile.values = end - begin;
     if (thin()) {
       thin_gradient_kernels[static_cast<std::size_t>(out - 1)]
@@ -637,7 +796,15 @@ struct WeightGradient {
     }
   }
 
-  void clear(const Space& space) const { Kokkos::deep_copy(space, sums, 0.0); }
+  void begin(const Space& space, int samples, float* to, bool adds) {
+    gradient = to;
+    accumulate = adds;
+    if (!whole) {
+      Kokkos::deep_copy(space, sums, 0.0);
+    } else if (samples == 0 && !adds) {
+      std::fill_n(to, static_cast<std::int64_t>(in) * out, 0.0f);
+    }
+  }
 
   /// Adds a sample's part.
   void add(const Space& space, ConstActivations input, ConstActivations gradients) const {
@@ -656,12 +823,12 @@ struct WeightGradient {
     space.fence();
   }
 
-  void finish(float* dweights, bool accumulate) const {
-    for (int row = 0; row < g.kernel_y * g.kernel_x * in; ++row) {
+  void finish() const {
+    for (int row = 0; !whole && row < g.kernel_y * g.kernel_x * in; ++row) {
       for (int group = 0; group < g.groups; ++group) {
         const double* from =
             sums.data() + (static_cast<std::int64_t>(group) * g.kernel_y * g.kernel_x * in + row) * padded_out;
-        float* to = dweights + static_cast<std::int64_t>(row) * g.c_out + group * out;
+        float* to = gradient + static_cast<std::int64_t>(row) * g.c_out + group * out;
         for (int c = 0; c < out; ++c)
           to[c] = accumulate ? to[c] + static_cast<float>(from[c]) : static_cast<float>(from[c]);
       }
@@ -693,6 +860,8 @@ class HostConv2d final : public Conv2d::Implementation {
     const int out_h = geometry.output_height(input.h), out_w = geometry.output_width(input.w);
     const int in = geometry.c_in / geometry.groups, out = geometry.c_out / geometry.groups;
     const bool periodic = geometry.padding == Padding::periodic;
+    dense_ = is_dense(geometry, input);
+    if (dense_ && (passes.forward || passes.data)) dense_weights_.emplace(in, out);
     const Correlation shape{geometry.groups,
                             in,
                             out,
@@ -709,8 +878,8 @@ class HostConv2d final : public Conv2d::Implementation {
                             0,
                             0,
                             1};
-    if (passes.forward) forward_.emplace_back(shape, threads_, passes.data || passes.weights);
-    if (passes.data) {
+    if (passes.forward && !dense_) forward_.emplace_back(shape, threads_, passes.data || passes.weights);
+    if (passes.data && !dense_) {
       const int s = geometry.stride;
       if (periodic && (input.h != s * out_h || input.w != s * out_w)) {
         // Outputs have a period of their own only where they are as many as the strides in the map.
@@ -724,11 +893,9 @@ class HostConv2d final : public Conv2d::Implementation {
     }
     if (passes.weights) bias_sums_ = View1<double>("umbriel::conv2d_bias_sums", geometry.c_out);
     if (!passes.weights) return;
-    // One pixel a sample: samples are the pixels of a row, so that the weights are gone through once and not for each.
-    dense_ = input.h == 1 && input.w == 1 && geometry.kernel_y == 1 && geometry.kernel_x == 1 && geometry.pad_y == 0 &&
-             geometry.pad_x == 0 && geometry.stride == 1;
     most_in_a_row_ = std::min(input.n, 512);
-    gradient_ = std::make_unique<WeightGradient>(geometry, dense_ ? Extents{1, 1, most_in_a_row_, input.c} : input);
+    gradient_ = std::make_unique<WeightGradient>(geometry, dense_ ? Extents{1, 1, most_in_a_row_, input.c} : input,
+                                                 dense_ && most_in_a_row_ == input.n);
   }
 
   void set_weights(const Space& space, const float* weights) override {
@@ -737,6 +904,7 @@ class HostConv2d final : public Conv2d::Implementation {
     const auto at = [&](int ky, int kx, int group, int ci, int co) {
       return weights[((static_cast<std::int64_t>(ky) * g_.kernel_x + kx) * in + ci) * g_.c_out + group * out + co];
     };
+    if (dense_weights_) dense_weights_->set(weights);
     for (const Job& job : forward_) job.pack(at);
     for (const Job& job : data_) {
       const Correlation& s = job.shape;
@@ -751,10 +919,12 @@ class HostConv2d final : public Conv2d::Implementation {
 
   void forward(const Space& space, ConstActivations x, const float* bias, ConstActivations residual,
                Activation activation, Activations y) const override {
+    if (dense_) return dense_weights_->forward(space, x, bias, residual, activation, y);
     run(space, forward_.front(), x, bias, residual, activation, y);
   }
 
   void backward_data(const Space& space, ConstActivations dy, Activations dx, bool accumulate) const override {
+    if (dense_) return dense_weights_->backward_data(space, dy, dx, accumulate);
     if (irregular_data_) return irregular_data_->backward_data(space, dy, dx, accumulate);
     for (const Job& job : data_) {
       run(space, job, dy, nullptr, accumulate ? ConstActivations(dx) : ConstActivations(), Activation::none, dx);
@@ -765,14 +935,14 @@ class HostConv2d final : public Conv2d::Implementation {
                         bool accumulate) const override {
     space.fence();
     Kokkos::deep_copy(space, bias_sums_, 0.0);
-    gradient_->clear(space);
+    gradient_->begin(space, x.extents.n, dweights, accumulate);
     for (int n = 0; dense_ && n < x.extents.n; n += most_in_a_row_) {
       const int count = std::min(most_in_a_row_, x.extents.n - n);
       gradient_->w = gradient_->width = gradient_->out_w = count;
       gradient_->add(space, in_a_row(x.samples(n, count)), in_a_row(dy.samples(n, count)));
     }
     for (int n = 0; !dense_ && n < x.extents.n; ++n) gradient_->add(space, x.samples(n, 1), dy.samples(n, 1));
-    gradient_->finish(dweights, accumulate);
+    gradient_->finish();
     if (!dbias) return;
     add_rows(dy, bias_sums_.data());
     for (int c = 0; c < g_.c_out; ++c) {
@@ -782,6 +952,11 @@ class HostConv2d final : public Conv2d::Implementation {
   }
 
  private:
+  /// One pixel a sample: samples are the pixels of a row, so that the weights are gone through once and not for each.
+  static bool is_dense(const Conv2dGeometry& g, Extents input) {
+    return input.h == 1 && input.w == 1 && g.kernel_y == 1 && g.kernel_x == 1 && g.pad_y == 0 && g.pad_x == 0 &&
+           g.stride == 1 && g.groups == 1;
+  }
   static ConstActivations in_a_row(ConstActivations a) { return {a.data, {1, 1, a.extents.n, a.extents.c}, a.pitch}; }
 
   /// The part of the gradient at pixels (ry, rx) modulo the stride. Output row oy reached input row iy = s j + ry by
@@ -823,8 +998,9 @@ class HostConv2d final : public Conv2d::Implementation {
 
   Conv2dGeometry g_;
   int threads_;
-  bool dense_ = false;     ///< the gradient of weights takes samples for pixels
-  int most_in_a_row_ = 0;  ///< of them
+  bool dense_ = false;                         ///< samples are taken for pixels
+  int most_in_a_row_ = 0;                      ///< of them, in the gradient of the weights
+  std::optional<DenseWeights> dense_weights_;  ///< of a dense layer, in place of jobs
   std::vector<Job> forward_, data_;  ///< one; one for each remainder modulo the stride
   std::unique_ptr<Conv2d::Implementation> irregular_data_;
   std::unique_ptr<WeightGradient> gradient_;

@@ -5,7 +5,6 @@
 
 #include "umbriel/fft/filter.hpp"
 #include "umbriel/inference/spectra.hpp"
-#include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/rng/normal.hpp"
 
 namespace umbriel {
@@ -14,21 +13,8 @@ namespace {
 constexpr double tolerance = 1e-4;  // of the preconditioned residual norm, relative to that of the data
 constexpr int most_iterations = 1000;
 
-/// A side half as long again, and even.
-int wider(int side) { return 2 * ((3 * side + 3) / 4); }
-
-/// The corner of a wide map <- h from; zero elsewhere.
-struct Widen {
-  MapBatch from, to;
-  View2<float> factor;
-  Grid grid;
-  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
-    to(n, y, x) = y < grid.height && x < grid.width ? factor(y, x) * from(n, y, x) : 0.0f;
-  }
-};
-
-/// to <- factor from, of as many pixels as `factor` has.
-struct Crop {
+/// to <- factor from
+struct Scale {
   MapBatch from, to;
   View2<float> factor;
   KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const { to(n, y, x) = factor(y, x) * from(n, y, x); }
@@ -72,26 +58,6 @@ struct Copy {
   KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const { to(n, y, x) = from(n, y, x); }
 };
 
-double interpolated(const std::vector<double>& at, const std::vector<double>& values, double x) {
-  const auto above = static_cast<std::size_t>(std::upper_bound(at.begin(), at.end(), x) - at.begin());
-  if (above == 0) return values.front();
-  if (above == at.size()) return values.back();
-  const double t = (x - at[above - 1]) / (at[above] - at[above - 1]);
-  return (1 - t) * values[above - 1] + t * values[above];
-}
-
-/// [ky, kx] f(multipole) on a grid.
-template <class F>
-View2<float> of_modes(Grid grid, double pixel_arcmin, const F& f) {
-  const View2<float> out("umbriel::factors_of_modes", grid.height, grid.half_width());
-  const auto host = Kokkos::create_mirror_view(HostMemory{}, out);
-  for (int ky = 0; ky < grid.height; ++ky)
-    for (int kx = 0; kx < grid.half_width(); ++kx)
-      host(ky, kx) = static_cast<float>(f(multipole(grid, pixel_arcmin, ky, kx)));
-  Kokkos::deep_copy(out, host);
-  return out;
-}
-
 }  // namespace
 
 ResidualField::ResidualField(const LinearOperator& instrument, Grid grid, double pixel_arcmin,
@@ -103,22 +69,13 @@ ResidualField::ResidualField(const LinearOperator& instrument, Grid grid, double
       noise_(noise),
       batch_(batch),
       fft_(grid),
-      wide_({wider(grid.height), wider(grid.width)}),
+      rho_(grid, pixel_arcmin, multipole, power, batch),
       deviation_("umbriel::residual_deviation", grid.height, grid.width),
       inverse_scale_("umbriel::residual_scale", grid.height, grid.width),
-      sums_(batch, grid.height),
-      table_multipole_(multipole) {
-  for (const double p : power) table_log_power_.push_back(std::log(p));
-  const Grid wide = wide_.grid();
-  const auto maps = [&](Grid of) { return MapBatch("umbriel::residual_maps", batch, of.height, of.width); };
-  wide_maps_ = maps(wide);
-  for (MapBatch* const buffer : {&pulled_, &residual_, &direction_, &product_, &preconditioned_}) *buffer = maps(grid);
+      sums_(batch, grid.height) {
+  for (MapBatch* const buffer : {&pulled_, &residual_, &direction_, &product_, &preconditioned_})
+    *buffer = MapBatch("umbriel::residual_maps", batch, grid.height, grid.width);
   spectra_ = SpectrumBatch("umbriel::residual_spectra", batch, grid.height, grid.half_width());
-  wide_spectra_ = SpectrumBatch("umbriel::wide_spectra", batch, wide.height, wide.half_width());
-  const auto at = [&](double l) { return std::exp(interpolated(table_multipole_, table_log_power_, l)); };
-  const auto scale = 1 / static_cast<double>(wide.pixels());
-  power_ = of_modes(wide, pixel_arcmin, [&](double l) { return at(l) * scale; });
-  root_ = of_modes(wide, pixel_arcmin, [&](double l) { return std::sqrt(at(l)) * scale; });
   set_deviation(std::vector<float>(static_cast<std::size_t>(grid.pixels()), 1.0f));
 }
 
@@ -144,25 +101,13 @@ void ResidualField::set_deviation(const std::vector<float>& deviation) {
   const double radians = pixel_arcmin_ / 60 * std::acos(-1.0) / 180;
   inverse_ = of_modes(grid_, pixel_arcmin_, [&](double l) {
     const double b = instrument_.response(l * radians);
-    const double power = std::exp(interpolated(table_multipole_, table_log_power_, l));
-    return 1 / ((noise + signal * b * b * power) * pixels);
+    return 1 / ((noise + signal * b * b * rho_.power_at(l)) * pixels);
   });
-}
-
-void ResidualField::covary(const Space& space, int n, const MapBatch& from, const MapBatch& to) {
-  const Grid wide = wide_.grid();
-  for_each_element("umbriel::widen_maps", space, n, wide.height, wide.width,
-                   Widen{from, wide_maps_, deviation_, grid_});
-  wide_.forward(space, wide_maps_, wide_spectra_, n);
-  for_each_element("umbriel::filter_maps", space, n, wide.height, wide.half_width(),
-                   FilterSpectra{wide_spectra_, power_});
-  wide_.inverse(space, wide_spectra_, wide_maps_, n);
-  for_each_element("umbriel::crop_maps", space, n, grid_.height, grid_.width, Crop{wide_maps_, to, deviation_});
 }
 
 void ResidualField::apply(const Space& space, int n, const MapBatch& from, const MapBatch& to) {
   instrument_.transpose(space, from, n, pulled_);
-  covary(space, n, pulled_, pulled_);
+  rho_.covary(space, n, pulled_, deviation_, pulled_);
   instrument_.apply(space, pulled_, n, to);
   for_each_element("umbriel::add_noise_variance", space, n, grid_.height, grid_.width,
                    Add{from, to, static_cast<float>(noise_ * noise_)});
@@ -170,7 +115,7 @@ void ResidualField::apply(const Space& space, int n, const MapBatch& from, const
 
 void ResidualField::precondition(const Space& space, int n, const MapBatch& from, const MapBatch& to) {
   const auto scale = [&](const MapBatch& maps) {
-    for_each_element("umbriel::scale_maps", space, n, grid_.height, grid_.width, Crop{maps, to, inverse_scale_});
+    for_each_element("umbriel::scale_maps", space, n, grid_.height, grid_.width, Scale{maps, to, inverse_scale_});
   };
   scale(from);
   fft_.forward(space, to, spectra_, n);
@@ -231,30 +176,25 @@ void ResidualField::solve(const Space& space, int n, const MapBatch& data, const
 
 void ResidualField::mean(const Space& space, int n, const MapBatch& solution, const MapBatch& mean) {
   instrument_.transpose(space, solution, n, pulled_);
-  covary(space, n, pulled_, mean);
+  rho_.covary(space, n, pulled_, deviation_, mean);
 }
 
 void ResidualField::draw(const Space& space, const std::vector<DrawKey>& keys, const MapBatch& data,
                          const MapBatch& r) {
   const int n = static_cast<int>(keys.size());
-  const Grid wide = wide_.grid();
   const View1<DrawKey> streams("umbriel::residual_keys", keys.size());
-  const auto normals = [&](Purpose purpose, const MapBatch& out) {
+  const auto streams_of = [&](Purpose purpose) {
     std::vector<DrawKey> of = keys;
     for (DrawKey& key : of) key.purpose = purpose;
     upload(of, streams);
-    fill_normals(space, out, streams, n);
+    return streams;
   };
-  normals(Purpose::realisation_prior, wide_maps_);
-  wide_.forward(space, wide_maps_, wide_spectra_, n);
-  for_each_element("umbriel::colour_maps", space, n, wide.height, wide.half_width(),
-                   FilterSpectra{wide_spectra_, root_});
-  wide_.inverse(space, wide_spectra_, wide_maps_, n);
   const MapBatch prior("umbriel::residual_prior", keys.size(), grid_.height, grid_.width);
-  for_each_element("umbriel::crop_maps", space, n, grid_.height, grid_.width, Crop{wide_maps_, prior, deviation_});
+  rho_.draw(space, streams_of(Purpose::realisation_prior), n, prior);
+  for_each_element("umbriel::scale_maps", space, n, grid_.height, grid_.width, Scale{prior, prior, deviation_});
 
   instrument_.apply(space, prior, n, pulled_);
-  normals(Purpose::realisation_noise, product_);
+  fill_normals(space, product_, streams_of(Purpose::realisation_noise), n);
   instrument_.keep_observed(space, product_, n);
   const auto add = [&](const MapBatch& from, const MapBatch& to, double factor) {
     for_each_element("umbriel::add_maps", space, n, grid_.height, grid_.width,

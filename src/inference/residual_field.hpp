@@ -7,9 +7,8 @@
 /// h R h A^T S^-1 (d - A g). Draws are constrained realisations (Hoffman & Ribak 1991): with r' ~ prior and n' ~ noise,
 /// r' + h R h A^T S^-1 (d - A g - A r' - n') is an exact one.
 ///
-/// rho lives on a periodic grid half as wide again as the map, which is a corner of it: opposite edges of the map know
-/// nothing of each other. S^-1 is by conjugate gradients, preconditioned by 1 / (sigma^2 + <h^2> b^2 P) on the map's
-/// own grid, as if it were periodic, all of it observed, and the same everywhere; b is what A makes of a wave.
+/// S^-1 is by conjugate gradients, preconditioned by 1 / (sigma^2 + <h^2> b^2 P) on the map's own grid, as if it were
+/// periodic, all of it observed, and the same everywhere; b is what A makes of a wave.
 #pragma once
 
 #include <vector>
@@ -18,6 +17,7 @@
 #include "umbriel/fft/real_fft.hpp"
 #include "umbriel/inference/linear_operator.hpp"
 #include "umbriel/rng/philox.hpp"
+#include "umbriel/simulation/stationary_field.hpp"
 
 namespace umbriel {
 
@@ -49,8 +49,6 @@ class ResidualField {
   int iterations() const { return iterations_; }
 
  private:
-  /// to <- h R h from, through the wide grid.
-  void covary(const Space& space, int n, const MapBatch& from, const MapBatch& to);
   /// to <- (A h R h A^T + sigma^2) from
   void apply(const Space& space, int n, const MapBatch& from, const MapBatch& to);
   void precondition(const Space& space, int n, const MapBatch& from, const MapBatch& to);
@@ -59,13 +57,13 @@ class ResidualField {
   Grid grid_;
   double pixel_arcmin_, noise_;
   int batch_, iterations_ = 0;
-  RealFft fft_, wide_;
+  RealFft fft_;
+  StationaryField rho_;
   View2<float> deviation_, inverse_scale_;  ///< h, 1 / D
-  View2<float> power_, root_, inverse_;     ///< over the pixels: transforms are not scaled
-  MapBatch wide_maps_, pulled_, residual_, direction_, product_, preconditioned_;
-  SpectrumBatch spectra_, wide_spectra_;
+  View2<float> inverse_;                    ///< over the pixels: transforms are not scaled
+  MapBatch pulled_, residual_, direction_, product_, preconditioned_;
+  SpectrumBatch spectra_;
   SumWorkspace sums_;
-  std::vector<double> table_multipole_, table_log_power_;
 };
 
 }  // namespace umbriel

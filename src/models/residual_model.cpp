@@ -79,7 +79,46 @@ void join_bins(const std::vector<double>& sums, ResidualModel& model) {
   }
 }
 
+/// maps += h(maps) rho, with h linear between the values of a table.
+struct AddResidual {
+  MapBatch rho, maps;
+  View1<float> value, deviation;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    const float decoded = maps(n, y, x);
+    const auto count = static_cast<int>(value.size());
+    int above = 0;
+    while (above < count && value(above) <= decoded) ++above;
+    float h = deviation(above == 0 ? 0 : count - 1);
+    if (above > 0 && above < count) {
+      const float t = (decoded - value(above - 1)) / (value(above) - value(above - 1));
+      h = (1 - t) * deviation(above - 1) + t * deviation(above);
+    }
+    maps(n, y, x) = decoded + h * rho(n, y, x);
+  }
+};
+
+View1<float> table(const std::vector<double>& values) {
+  const View1<float> out("umbriel::residual_table", values.size());
+  const auto host = Kokkos::create_mirror_view(HostMemory{}, out);
+  for (std::size_t i = 0; i < values.size(); ++i) host(i) = static_cast<float>(values[i]);
+  Kokkos::deep_copy(out, host);
+  return out;
+}
+
 }  // namespace
+
+ResidualDraws::ResidualDraws(const ResidualModel& model, Grid grid, double pixel_arcmin, int batch)
+    : grid_(grid),
+      rho_(grid, pixel_arcmin, model.multipole, model.power, batch),
+      value_(table(model.value)),
+      deviation_(table(model.deviation)),
+      draws_("umbriel::residual_draws", batch, grid.height, grid.width) {}
+
+void ResidualDraws::add(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& maps) {
+  rho_.draw(space, keys, n, draws_);
+  for_each_element("umbriel::add_residual", space, n, grid_.height, grid_.width,
+                   AddResidual{draws_, maps, value_, deviation_});
+}
 
 double ResidualModel::deviation_at(double decoded) const {
   const auto above = static_cast<std::size_t>(std::upper_bound(value.begin(), value.end(), decoded) - value.begin());

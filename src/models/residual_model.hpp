@@ -16,6 +16,7 @@
 #include "umbriel/core/views.hpp"
 #include "umbriel/mpi/communicator.hpp"
 #include "umbriel/nn/safetensors.hpp"
+#include "umbriel/simulation/stationary_field.hpp"
 
 namespace umbriel {
 
@@ -32,6 +33,22 @@ struct ResidualModel {
   void record(nn::Metadata& metadata) const;
   /// Nothing where the metadata have no such entries. @throws Error(input) where they are no tables
   static std::optional<ResidualModel> from(const nn::Metadata& metadata, const std::string& path);
+};
+
+/// Draws of it, for maps that a decoder makes.
+class ResidualDraws {
+ public:
+  /// @param batch  maps at once, at most
+  ResidualDraws(const ResidualModel& model, Grid grid, double pixel_arcmin, int batch);
+
+  /// maps[i] += h(maps[i]) rho, i < n, with the draw rho of stream keys(i).
+  void add(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& maps);
+
+ private:
+  Grid grid_;
+  StationaryField rho_;
+  View1<float> value_, deviation_;
+  MapBatch draws_;
 };
 
 /// Calls what it is given for maps of this rank, as the autoencoder takes them, [1, H, W], each with a number of its

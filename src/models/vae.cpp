@@ -14,6 +14,9 @@ namespace {
 
 constexpr double log_two_pi = 1.8378770664093454836;
 
+/// Of the normals of generated maps, under Purpose::latent; latent variables have step 0.
+constexpr std::uint32_t step_of_residual = 1;
+
 /// Streams of normals for the encoder, under Purpose::training_noise.
 enum DrawStream : std::uint32_t { draw_of_example = 0, draw_of_validation = 1 };
 
@@ -251,6 +254,11 @@ class VaeGenerator final : public MapGenerator {
     through_flow_ = config.choice("generate.prior", has_flow ? "flow" : "normal", {"flow", "normal"}) == "flow";
     require(has_flow || !through_flow_, ExitCode::usage, "the model was trained without a flow",
             config.where("generate.prior"), "set it to \"normal\"");
+    if (config.flag("generate.residual", model_.residual.has_value())) {
+      require(model_.residual.has_value(), ExitCode::usage, "the model does not say what its decoder leaves out",
+              config.where("generate.residual"), "set it to false, or train the model again");
+      residual_.emplace(*model_.residual, model_.record.grid, model_.record.pixel_arcmin, runner_.batch());
+    }
     runner_.load(Space());
   }
 
@@ -265,7 +273,12 @@ class VaeGenerator final : public MapGenerator {
       const Activations z = runner_.latent();
       copy_channels(space, ConstActivations(normals_.data(), z.extents), z);
     }
-    transform_.inverse(space, runner_.decode(space), n, out);
+    const MapBatch fields = runner_.decode(space);
+    if (residual_) {
+      fill_keys(keys_, seed, Purpose::latent, first, step_of_residual);
+      residual_->add(space, keys_, n, fields);
+    }
+    transform_.inverse(space, fields, n, out);
   }
 
  private:
@@ -274,6 +287,7 @@ class VaeGenerator final : public MapGenerator {
   VaeRunner runner_;
   MapBatch normals_;
   View1<DrawKey> keys_;
+  std::optional<ResidualDraws> residual_;
   bool through_flow_ = false;
 };
 
@@ -593,7 +607,7 @@ const Vae& VaeTask::with(const View1<float>& values) {
 }
 
 std::optional<ResidualModel> VaeTask::residual(const Space& space, const View1<float>& values) {
-  if (validation_size() == 0 || !field().standardised || field().power.size() > 1) return {};
+  if (validation_size() == 0) return {};
   const Vae& vae = with(values);
   VaeRunner runner(vae, 1, {options_.backend, options_.precision, {}});
   runner.load(space);

@@ -163,8 +163,8 @@ class VaeTask final : public MapTask {
   double flops() const override;
   double bytes() const override;
   GenerativeModelRecord record() const;
-  /// What the decoder with weights `values` leaves out of the validation maps; nothing without such maps, or with
-  /// whitened ones. Collective.
+  /// What the decoder with weights `values` leaves out of the validation maps; nothing without such maps.
+  /// Collective.
   std::optional<ResidualModel> residual(const Space& space, const View1<float>& values);
 
  protected:
@@ -184,8 +184,10 @@ class VaeTask final : public MapTask {
   std::shared_ptr<Step> step_;
 };
 
-/// Draws decoded maps, means given z. Keys:
-///   generate.prior = "flow"   z from the flow, or "normal", as the VAE was trained; the default where it has no flow
+/// Draws maps: decoded ones, with a draw of what the decoder leaves out. Keys:
+///   generate.prior = "flow"    z from the flow, or "normal", as the VAE was trained; the default where it has no flow
+///   generate.residual = true   false: decoded maps alone, means given z; the default where the file has no
+///   ResidualModel
 std::unique_ptr<MapGenerator> make_vae_generator(const std::string& path, const Config& config,
                                                  const nn::Options& options);
 

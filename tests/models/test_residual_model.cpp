@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <numbers>
 
@@ -78,6 +79,41 @@ TEST(ResidualModel, OfADecoderThatWritesNothingIsTheMaps) {
     const double error = 4 / std::sqrt(0.3 * maps * modes[ring]);
     EXPECT_NEAR(measured.model.power[ring] / (expected[ring] / modes[ring]), 1, 0.06 + error) << ring;
   }
+}
+
+// Draws, over the deviation that a table says for the decoded value, have the power of the model.
+TEST(ResidualDraws, HaveTheirDeviationWhereAMapIsBright) {
+  const ResidualModel model{{-1, 1, 2}, {0.1, 0.3, 0.9}, {0, 1000, 20000}, {1, 1, 1}};
+  const Grid grid{side, side};
+  constexpr int batch = 8;
+  ResidualDraws draws(model, grid, 2, batch);
+  const MapBatch fields("fields", batch, side, side);
+  const View1<DrawKey> keys("keys", batch);
+  const auto host_keys = Kokkos::create_mirror_view(HostMemory{}, keys);
+  constexpr std::array values = {-3.0, -1.0, 0.5, 1.0, 1.5, 2.0, 7.0};
+  std::array<double, values.size()> squares = {}, count = {};
+  for (int round = 0; round < 20; ++round) {
+    const auto host = Kokkos::create_mirror_view(HostMemory{}, fields);
+    for (std::size_t i = 0; i < host.size(); ++i) host.data()[i] = static_cast<float>(values[i % values.size()]);
+    Kokkos::deep_copy(fields, host);
+    for (std::uint32_t i = 0; i < batch; ++i)
+      host_keys(i) = {11, Purpose::test, static_cast<std::uint32_t>(round * batch) + i, 1};
+    Kokkos::deep_copy(keys, host_keys);
+    draws.add(Space(), keys, batch - 1, fields);
+    const auto drawn = on_host(fields);
+    for (std::size_t i = 0; i < drawn.size(); ++i) {
+      const double off = static_cast<double>(drawn.data()[i]) - values[i % values.size()];
+      if (i >= drawn.size() / batch * (batch - 1)) {
+        ASSERT_EQ(off, 0) << "not asked for";
+        continue;
+      }
+      squares[i % values.size()] += off * off;
+      ++count[i % values.size()];
+    }
+  }
+  for (std::size_t i = 0; i < values.size(); ++i)
+    EXPECT_NEAR(std::sqrt(squares[i] / count[i]) / model.deviation_at(values[i]), 1, 4 / std::sqrt(2 * count[i]))
+        << values[i];
 }
 
 // Whatever the decoder: residuals over their deviation have unit variance, where decoded maps are low and where high.

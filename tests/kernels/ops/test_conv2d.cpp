@@ -1,6 +1,7 @@
 // Convolutions of every backend against a naive float64 convolution, whose gradients are finite differences of it.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <bit>
 #include <cmath>
 #include <ostream>
@@ -78,7 +79,9 @@ std::vector<Case> cases() {
       make(5, 5, 16, 16, 2, 2, 2, periodic, 16, 8, 12),  //
       make(3, 3, 4, 8, 1, 1, 1, zeros, 4, 5, 30),        // depthwise with two outputs a channel
       make(1, 1, 1, 1, 1, 0, 0, zeros, 1, 1, 1),         // one pixel
-      make(1, 1, 70, 37, 1, 0, 0, zeros, 1, 1, 1),       // a dense layer
+      make(1, 1, 70, 37, 1, 0, 0, zeros, 1, 1, 1),       // dense layers
+      make(1, 1, 37, 96, 1, 0, 0, zeros, 1, 1, 1),       //
+      make(1, 1, 80, 2, 1, 0, 0, zeros, 1, 1, 1),        //
   };
 }
 
@@ -407,6 +410,52 @@ TEST_P(EveryBackend, GivesASampleTheSameBitsInAnyBatch) {
       }
       EXPECT_EQ(different, 0) << code.name << ", samples " << first << " to " << first + count - 1;
     }
+  }
+}
+
+// Ranks with few samples plan for few: what is chosen by itself must not depend on it.
+TEST_P(EveryBackend, GivesASampleTheSameBitsHoweverManyItIsPlannedFor) {
+  const Problem one(GetParam(), 1), many(GetParam(), 5);
+  const Space space;
+  for (const bool training : {false, true}) {
+    Conv2d alone(one.g, one.in, training, Backend::automatic), together(one.g, many.in, training, Backend::automatic);
+    const Array x(many.in, many.x), dy(many.out, many.dy), y(many.out, {}), dx(many.in, {});
+    const Array one_y(one.out, {}), one_dx(one.in, {});
+    for (Conv2d* const layer : {&alone, &together}) layer->set_weights(space, on_device_array(one.w).data());
+    alone.forward(space, x.slice().samples(0, 1), nullptr, {}, Activation::none, one_y.slice());
+    together.forward(space, x.slice(), nullptr, {}, Activation::none, y.slice());
+    if (training) {
+      alone.backward_data(space, dy.slice().samples(0, 1), one_dx.slice(), false);
+      together.backward_data(space, dy.slice(), dx.slice(), false);
+    }
+    space.fence();
+    const Values few = one_y.values(), all = y.values(), few_dx = one_dx.values(), all_dx = dx.values();
+    EXPECT_TRUE(std::equal(few.begin(), few.end(), all.begin())) << training;
+    EXPECT_TRUE(!training || std::equal(few_dx.begin(), few_dx.end(), all_dx.begin()));
+  }
+}
+
+// Those that have more samples than a tile or a block of sums has pixels.
+TEST(Conv2d, DenseLayersOfManySamples) {
+  const Space space;
+  for (const auto& [in, out, samples] :
+       {std::array{45, 96, 29}, std::array{37, 40, 13}, std::array{20, 64, 530}, std::array{24, 3, 530}}) {
+    const Problem p(make(1, 1, in, out, 1, 0, 0, Padding::zeros, 1, 1, 1), samples);
+    Conv2d layer(p.g, p.in, true);
+    layer.set_weights(space, on_device_array(p.w).data());
+    const Array x(p.in, p.x, 3, 0), dy(p.out, p.dy, 0, 5), y(p.out, {}, 1, 1), dx(p.in, {}, 2, 2);
+    const View1<float> dw = on_device_array(Values(p.w.size(), NAN));
+    layer.forward(space, x.slice(), nullptr, {}, Activation::none, y.slice());
+    layer.backward_data(space, dy.slice(), dx.slice(), false);
+    layer.backward_weights(space, x.slice(), dy.slice(), dw.data(), nullptr, false);
+    space.fence();
+    EXPECT_LT(error_of(y.values(), exact_forward(p.g, p.in, p.x, p.w)), tolerance) << samples;
+    EXPECT_LT(error_of(dx.values(), exact_data(p.g, p.in, p.dy, p.w)), tolerance) << samples;
+    EXPECT_LT(error_of(from_device(dw), exact_weights(p.g, p.in, p.x, p.dy)), tolerance) << samples;
+    EXPECT_TRUE(y.foreign_channels_untouched() && dx.foreign_channels_untouched());
+    layer.backward_weights(space, x.slice().samples(0, 0), dy.slice().samples(0, 0), dw.data(), nullptr, false);
+    space.fence();
+    for (const float value : from_device(dw)) ASSERT_EQ(value, 0) << "no sample, no gradient";
   }
 }
 
