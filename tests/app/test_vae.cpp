@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "program.hpp"
+#include "umbriel/models/residual_model.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
 #include "umbriel/nn/safetensors.hpp"
 #include "umbriel/rng/philox.hpp"
@@ -96,6 +97,21 @@ TEST(Autoencoder, IsTrainedOnPatchesAndUsedOnAnyNumberOfRanks) {
           folder.umbriel(std::string(commands[0].first) + " --set run.output=p.h5 --set generate.prior=normal").code,
           0);
       EXPECT_NE(Hdf5Reader(folder / "p.h5").read<float>(dataset, 0, 5), some) << "without the flow";
+
+      // What the decoder leaves out adds its variance, of which the file tells.
+      ASSERT_EQ(
+          folder.umbriel(std::string(commands[0].first) + " --set run.output=q.h5 --set generate.residual=false").code,
+          0);
+      const std::vector<float> all = Hdf5Reader(folder / "out.h5").read<float>(dataset),
+                               decoded = Hdf5Reader(folder / "q.h5").read<float>(dataset);
+      const auto residual = ResidualModel::from(metadata, "dust.safetensors");
+      ASSERT_TRUE(residual.has_value());
+      double squares = 0, expected_squares = 0;
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        squares += std::pow(static_cast<double>(all[i]) - static_cast<double>(decoded[i]), 2);
+        expected_squares += std::pow(residual->deviation_at(static_cast<double>(decoded[i])), 2);
+      }
+      EXPECT_NEAR(squares / expected_squares, 1, 0.35) << "of 21 patches of 16 x 16";
     }
   }
 
@@ -293,6 +309,13 @@ TEST(Autoencoder, RefusesBadInput) {
       "[run]\noutput = \"flow.safetensors\"\n[data]\nmaps = \"patches.h5\"\npixel_arcmin = 1.9\n[field]\n"
       "transform = \"standardised\"\n[network]\nlevels = 1\nsteps = 1\nwidth = 4\n[train]\nsteps = 1\nbatch = 4\n");
   ASSERT_EQ(folder.umbriel("train flow flow.toml").code, 0) << "of standardised maps, too";
+  ASSERT_EQ(folder
+                .umbriel("train vae dust.toml --set data.split=map --set data.validation_fraction=0 --set "
+                         "train.steps=1 --set run.output=bare.safetensors")
+                .code,
+            0)
+      << "nothing to validate on";
+  ASSERT_EQ(folder.umbriel("generate dust --set run.output=b.h5 --set generate.model=bare.safetensors").code, 0);
   write_patches(folder / "constant.h5", true);
   {
     const std::vector<float> maps(2 * 64, 1.0F);
@@ -307,6 +330,8 @@ TEST(Autoencoder, RefusesBadInput) {
       {"train vae dust.toml --set data.maps=small.h5 --set data.split=given", 3, 2, "/patches/split"},
       {"train vae dust.toml --set vae.betas=2", 2, 1, "did you mean vae.beta"},
       {"generate kappa --set run.output=x.h5 --set generate.model=dust.safetensors", 2, 1, "generate dust"},
+      {"generate dust --set run.output=x.h5 --set generate.model=bare.safetensors --set generate.residual=true", 2, 1,
+       "generate.residual"},
       {"generate stars --set run.output=x.h5 --set generate.model=dust.safetensors", 2, 1, "kappa, dust"},
       {"reconstruct --set run.output=x.h5 --set reconstruct.model=dust.safetensors", 2, 1, "reconstruct.maps"},
       {"reconstruct --set run.output=x.h5 --set reconstruct.model=flow.safetensors --set reconstruct.maps=patches.h5",
