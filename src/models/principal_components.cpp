@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 
+#include "umbriel/fft/real_fft64.hpp"
+
 namespace umbriel {
 namespace {
 
@@ -16,26 +18,64 @@ struct Parity {
 };
 constexpr std::array<Parity, 4> parities = {{{1, 1}, {1, -1}, {-1, 1}, {-1, -1}}};
 
-/// A quarter of the part of map i that has this parity, in an orthonormal basis of such maps.
-Eigen::VectorXd quarter(const HostMaps& maps, std::size_t i, Parity parity) {
+/// [|dy|, |dx|] the mean product of two pixels of a map less its mean, over all pairs as far apart in all maps.
+Eigen::MatrixXd correlation(const HostMaps& maps) {
   const auto height = static_cast<Eigen::Index>(maps.extent(1)), width = static_cast<Eigen::Index>(maps.extent(2));
-  Eigen::VectorXd out(height / 2 * (width / 2));
-  for (Eigen::Index y = 0; y < height / 2; ++y) {
-    for (Eigen::Index x = 0; x < width / 2; ++x) {
-      const auto m = [&](Eigen::Index at_y, Eigen::Index at_x) { return static_cast<double>(maps(i, at_y, at_x)); };
-      out(y * (width / 2) + x) =
-          0.5 * (m(y, x) + parity.x * m(y, width - 1 - x) +
-                 parity.y * (m(height - 1 - y, x) + parity.x * m(height - 1 - y, width - 1 - x)));
+  // Padded with zeros to twice their size, maps do not meet themselves around the edges.
+  const Grid wide{static_cast<int>(2 * height), static_cast<int>(2 * width)};
+  RealFft64 fft(wide);
+  std::vector<double> power(static_cast<std::size_t>(wide.height) * static_cast<std::size_t>(wide.half_width()), 0);
+  for (std::size_t i = 0; i < maps.extent(0); ++i) {
+    double mean = 0;
+    for (Eigen::Index y = 0; y < height; ++y)
+      for (Eigen::Index x = 0; x < width; ++x) mean += static_cast<double>(maps(i, y, x));
+    mean /= static_cast<double>(height * width);
+    std::fill_n(fft.map(), wide.pixels(), 0.0);
+    for (Eigen::Index y = 0; y < height; ++y)
+      for (Eigen::Index x = 0; x < width; ++x) fft.map()[y * 2 * width + x] = static_cast<double>(maps(i, y, x)) - mean;
+    const auto& spectrum = fft.forward();
+    for (std::size_t k = 0; k < power.size(); ++k) power[k] += std::norm(spectrum[k]);
+  }
+  // The way back is another transform, for the power is real and the same at k and -k.
+  for (int ky = 0; ky < wide.height; ++ky) {
+    for (int kx = 0; kx < wide.width; ++kx) {
+      const bool half = kx < wide.half_width();
+      const int row = half ? ky : (wide.height - ky) % wide.height, column = half ? kx : wide.width - kx;
+      fft.map()[ky * wide.width + kx] = power[static_cast<std::size_t>(row * wide.half_width() + column)];
     }
   }
-  return out;
+  const auto& sums = fft.forward();
+  Eigen::MatrixXd table(height, width);
+  for (Eigen::Index dy = 0; dy < height; ++dy) {
+    for (Eigen::Index dx = 0; dx < width; ++dx) {
+      const auto at = [&](Eigen::Index row) {
+        return sums[static_cast<std::size_t>(row * wide.half_width() + dx)].real();
+      };
+      const auto pairs = static_cast<double>((height - dy) * (width - dx));
+      const double sum = 0.5 * (at(dy) + at((2 * height - dy) % (2 * height)));  // up and down
+      table(dy, dx) = sum / (pairs * static_cast<double>(wide.pixels()) * static_cast<double>(maps.extent(0)));
+    }
+  }
+  if (height == width) table = (0.5 * (table + table.transpose())).eval();
+  return table;
+}
+
+/// The mean square of the maps' means.
+double power_of_means(const HostMaps& maps) {
+  const std::size_t pixels = maps.extent(1) * maps.extent(2);
+  double squares = 0;
+  for (std::size_t i = 0; i < maps.extent(0); ++i) {
+    double sum = 0;
+    for (std::size_t p = 0; p < pixels; ++p) sum += static_cast<double>(maps.data()[i * pixels + p]);
+    squares += std::pow(sum / static_cast<double>(pixels), 2);
+  }
+  return squares / static_cast<double>(maps.extent(0));
 }
 
 }  // namespace
 
 PrincipalComponents principal_components(const HostMaps& maps, int n) {
-  const auto count = static_cast<Eigen::Index>(maps.extent(0)), height = static_cast<Eigen::Index>(maps.extent(1)),
-             width = static_cast<Eigen::Index>(maps.extent(2));
+  const auto height = static_cast<Eigen::Index>(maps.extent(1)), width = static_cast<Eigen::Index>(maps.extent(2));
   const Eigen::Index pixels = height * width, block = pixels / 4;
   const std::string size = std::to_string(width) + " x " + std::to_string(height);
   require(height % 2 == 0 && width % 2 == 0 && pixels <= most_pixels, ExitCode::usage,
@@ -43,7 +83,7 @@ PrincipalComponents principal_components(const HostMaps& maps, int n) {
           "take maps of even sides and no more than 128 x 128 pixels");
   require(n >= 1 && n < pixels, ExitCode::usage, std::to_string(n) + " components of maps of " + size + " pixels",
           "principal_components", "ask for fewer than there are pixels");
-  require(count > 0, ExitCode::usage, "principal components of no map", "principal_components");
+  require(maps.extent(0) > 0, ExitCode::usage, "principal components of no map", "principal_components");
 
   struct Component {
     double power;
@@ -52,19 +92,29 @@ PrincipalComponents principal_components(const HostMaps& maps, int n) {
   };
   std::vector<Component> found;
   std::array<Eigen::MatrixXd, 4> vectors;
-  const bool square = height == width;
+  const Eigen::MatrixXd table = correlation(maps);
+  const auto product = [&](Eigen::Index y, Eigen::Index x, Eigen::Index v, Eigen::Index u) {
+    return table(std::abs(y - v), std::abs(x - u));
+  };
+  Eigen::MatrixXd with_mean = Eigen::MatrixXd::Zero(height / 2, width / 2);  // of pixels, with the mean of their map
+  for (Eigen::Index y = 0; y < height / 2; ++y)
+    for (Eigen::Index x = 0; x < width / 2; ++x)
+      for (Eigen::Index v = 0; v < height; ++v)
+        for (Eigen::Index u = 0; u < width; ++u) with_mean(y, x) += product(y, x, v, u) / static_cast<double>(pixels);
+  const double of_mean = with_mean.mean() + power_of_means(maps);
   for (std::size_t b = 0; b < 4; ++b) {
-    Eigen::MatrixXd quarters(block, count);
-    for (Eigen::Index i = 0; i < count; ++i) quarters.col(i) = quarter(maps, static_cast<std::size_t>(i), parities[b]);
-    Eigen::MatrixXd moment = quarters * quarters.transpose() / static_cast<double>(count);
-    if (square) {
-      // The transposed map of the other parity, in y and x, has this one.
-      const Parity other{parities[b].x, parities[b].y};
-      for (Eigen::Index i = 0; i < count; ++i) {
-        const Eigen::VectorXd q = quarter(maps, static_cast<std::size_t>(i), other);
-        quarters.col(i) = q.reshaped(width / 2, height / 2).transpose().reshaped();
+    // Between maps (delta_q + ... its three mirror images) / 2: four times a quarter of what one of them finds.
+    const Parity parity = parities[b];
+    Eigen::MatrixXd moment(block, block);
+    for (Eigen::Index p = 0; p < block; ++p) {
+      for (Eigen::Index q = 0; q < block; ++q) {
+        const Eigen::Index y = p / (width / 2), x = p % (width / 2), v = q / (width / 2), u = q % (width / 2);
+        double sum =
+            product(y, x, v, u) + parity.x * product(y, x, v, width - 1 - u) +
+            parity.y * (product(y, x, height - 1 - v, u) + parity.x * product(y, x, height - 1 - v, width - 1 - u));
+        if (b == 0) sum += 4 * (of_mean - with_mean(y, x) - with_mean(v, u));
+        moment(p, q) = sum;
       }
-      moment = 0.5 * (moment + quarters * quarters.transpose() / static_cast<double>(count));
     }
     const Eigen::SelfAdjointEigenSolver<Eigen::MatrixXd> solver(moment);
     vectors[b] = solver.eigenvectors();

@@ -1,8 +1,14 @@
-/// The principal components of square or oblong maps of fields that look alike in every mirror.
+/// The principal components of maps that were cut anywhere out of a field: no place in a map, no mirror image, and of
+/// square maps no axis, is special.
 ///
-/// Components of the second moment of the maps, <m m^T>, averaged over mirror images in both axes and, where maps are
-/// square, over the transposed ones. Each component is even or odd in x and in y, so that four matrices of a quarter of
-/// the pixels are decomposed in place of one.
+/// So the second moment of two pixels of a map, its mean taken off, is a function of their distance in x and y, which is
+/// averaged over all pairs of pixels as far apart, in all maps: a thousand maps of thousands of pixels do not settle
+/// their covariance otherwise. Then what the mean took along is projected out, and the power of the means is put back:
+///
+///   M = (1 - e e^T) T (1 - e e^T) + <(e^T m)^2> e e^T,   e = (1, 1, ...) / sqrt(pixels)
+///
+/// Each component is even or odd in x and in y, so that four matrices of a quarter of the pixels are decomposed in place
+/// of one.
 #pragma once
 
 #include <vector>
