@@ -17,6 +17,8 @@
 // the pixels of a few rows in float32, and from one such block to the next in float64, in an order that depends on the
 // layer alone.
 //
+// Dense layers, whose maps are one pixel, take samples for pixels and their weights as they were given.
+//
 // Layers with one to three output channels fill vectors with (kx, ci) instead, and depthwise layers with channels.
 #include <algorithm>
 #include <array>

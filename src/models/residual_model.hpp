@@ -41,7 +41,7 @@ class ResidualDraws {
   /// @param batch  maps at once, at most
   ResidualDraws(const ResidualModel& model, Grid grid, double pixel_arcmin, int batch);
 
-  /// maps[i] += h(maps[i]) rho, i < n, with the draw rho of stream keys(i).
+  /// maps[i] += h(maps[i]) rho, i < n <= batch, [>= n, H, W], with the draw rho of stream keys(i).
   void add(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& maps);
 
  private:

@@ -186,8 +186,8 @@ class VaeTask final : public MapTask {
 
 /// Draws maps: decoded ones, with a draw of what the decoder leaves out. Keys:
 ///   generate.prior = "flow"    z from the flow, or "normal", as the VAE was trained; the default where it has no flow
-///   generate.residual = true   false: decoded maps alone, means given z; the default where the file has no
-///   ResidualModel
+///   generate.residual = true   false: decoded maps alone, means given z; the default where the file has no residual
+/// @throws Error(usage) for "flow" or residuals that the file does not have; as TrainedVae::load
 std::unique_ptr<MapGenerator> make_vae_generator(const std::string& path, const Config& config,
                                                  const nn::Options& options);
 

@@ -24,6 +24,7 @@ View2<float> of_modes(Grid grid, double pixel_arcmin, const F& f) {
   return out;
 }
 
+/// Powers and maps are in whatever unit the caller's are.
 class StationaryField {
  public:
   /// @param grid              of the maps
@@ -33,9 +34,9 @@ class StationaryField {
                   const std::vector<double>& power, int batch);
 
   double power_at(double multipole) const;
-  /// maps[i] <- a draw, of stream keys(i), i < n.
+  /// maps[i] <- a draw, of stream keys(i), i < n <= batch. @param maps  [>= n, H, W]
   void draw(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& maps);
-  /// to[i] <- h C h from[i], i < n, with C the covariance of the field. `to` may be `from`.
+  /// to[i] <- h C h from[i], i < n <= batch, all [>= n, H, W], with C the covariance of the field. `to` may be `from`.
   /// @param h  [H, W]
   void covary(const Space& space, int n, const MapBatch& from, const View2<float>& h, const MapBatch& to);
 
