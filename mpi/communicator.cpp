@@ -113,13 +113,15 @@ std::vector<std::byte> Communicator::gather(const std::vector<std::byte>& block,
   return all;
 }
 
-std::vector<std::vector<float>> Communicator::exchange(const std::vector<std::vector<float>>& send) const {
+template <class T>
+std::vector<std::vector<T>> Communicator::exchange(const std::vector<std::vector<T>>& send) const {
   require(static_cast<int>(send.size()) == size_, ExitCode::communication, "exchange needs one block a rank");
   if (size_ == 1) return send;
   std::vector<std::int64_t> out(size_), in(size_);
   for (int r = 0; r < size_; ++r) out[r] = static_cast<std::int64_t>(send[r].size());
   UMBRIEL_CHECK_MPI(MPI_Alltoall(out.data(), 1, MPI_INT64_T, in.data(), 1, MPI_INT64_T, mpi(*this)));
-  std::vector<std::vector<float>> received(size_);
+  const MPI_Datatype type = std::is_same_v<T, float> ? MPI_FLOAT : MPI_INT64_T;
+  std::vector<std::vector<T>> received(size_);
   std::vector<MPI_Request> requests;
   constexpr std::int64_t piece = std::int64_t{1} << 28;
   constexpr int tag = 2;
@@ -128,19 +130,21 @@ std::vector<std::vector<float>> Communicator::exchange(const std::vector<std::ve
     for (std::int64_t done = 0; done < in[r]; done += piece) {
       const int count = static_cast<int>(std::min(piece, in[r] - done));
       UMBRIEL_CHECK_MPI(
-          MPI_Irecv(received[r].data() + done, count, MPI_FLOAT, r, tag, mpi(*this), &requests.emplace_back()));
+          MPI_Irecv(received[r].data() + done, count, type, r, tag, mpi(*this), &requests.emplace_back()));
     }
   }
   for (int r = 0; r < size_; ++r) {
     for (std::int64_t done = 0; done < out[r]; done += piece) {
       const int count = static_cast<int>(std::min(piece, out[r] - done));
-      UMBRIEL_CHECK_MPI(
-          MPI_Isend(send[r].data() + done, count, MPI_FLOAT, r, tag, mpi(*this), &requests.emplace_back()));
+      UMBRIEL_CHECK_MPI(MPI_Isend(send[r].data() + done, count, type, r, tag, mpi(*this), &requests.emplace_back()));
     }
   }
   UMBRIEL_CHECK_MPI(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE));
   return received;
 }
+template std::vector<std::vector<float>> Communicator::exchange(const std::vector<std::vector<float>>&) const;
+template std::vector<std::vector<std::int64_t>> Communicator::exchange(
+    const std::vector<std::vector<std::int64_t>>&) const;
 
 void Communicator::together(const std::function<void()>& action) const {
   std::string message;
@@ -185,6 +189,12 @@ ShardRange shard_range(std::int64_t total, int rank, int size) {
   const std::int64_t base = total / size;
   const std::int64_t longer = total % size;
   return {rank * base + std::min<std::int64_t>(rank, longer), base + (rank < longer ? 1 : 0)};
+}
+
+int rank_of_item(std::int64_t item, std::int64_t total, int size) {
+  const std::int64_t base = total / size, longer = total % size;
+  const std::int64_t of_longer = longer * (base + 1);  // items
+  return static_cast<int>(item < of_longer ? item / (base + 1) : longer + (item - of_longer) / base);
 }
 
 }  // namespace umbriel

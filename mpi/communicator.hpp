@@ -63,8 +63,10 @@ class Communicator {
     return all;
   }
 
-  /// Personalised exchange: block r of `send` goes to rank r; returns the blocks received, in rank order.
-  std::vector<std::vector<float>> exchange(const std::vector<std::vector<float>>& send) const;
+  /// Personalised exchange: block r of `send` goes to rank r; returns the blocks received, in rank order. T: float,
+  /// std::int64_t.
+  template <class T>
+  std::vector<std::vector<T>> exchange(const std::vector<std::vector<T>>& send) const;
 
   /// Runs `action` on every rank and makes the ranks agree: if it threw on any rank, every rank throws the error of the
   /// lowest such rank (its message names that rank). No rank is left waiting.
@@ -104,5 +106,7 @@ struct ShardRange {
   std::int64_t count = 0;
 };
 ShardRange shard_range(std::int64_t total, int rank, int size);
+/// The rank whose share has item `item` of `total`.
+int rank_of_item(std::int64_t item, std::int64_t total, int size);
 
 }  // namespace umbriel

@@ -5,35 +5,54 @@
 #include "umbriel/app/checkpoint.hpp"
 #include "umbriel/base/files.hpp"
 #include "umbriel/base/log.hpp"
+#include "umbriel/mpi/shared_work.hpp"
 
 namespace umbriel {
 namespace {
 
-/// Maps of this rank's shard, in order, and which of them are drawn.
+/// Maps that this rank holds: those of its shard, and others that it has drawn in another's stead.
 struct Maps {
   ShardRange shard;
   std::size_t pixels = 0;
-  std::vector<float> values;  // [map of the shard, y, x]
-  std::vector<char> drawn;    // [map of the shard]
+  std::vector<float> values;          // [map of the shard, y, x]
+  std::vector<char> here;             // [map of the shard]
+  std::vector<bool> done;             // [map of the series] in the checkpoint
+  std::vector<std::int64_t> foreign;  // numbers of the maps of other shards
+  std::vector<float> foreign_values;  // [foreign map, y, x]
 
-  Maps(const ShardRange& range, Grid grid)
+  Maps(const ShardRange& range, std::int64_t samples, Grid grid)
       : shard(range),
         pixels(static_cast<std::size_t>(grid.pixels())),
         values(static_cast<std::size_t>(range.count) * pixels),
-        drawn(static_cast<std::size_t>(range.count), 0) {}
+        here(static_cast<std::size_t>(range.count), 0),
+        done(static_cast<std::size_t>(samples), false) {}
 
-  float* map(std::size_t local) { return values.data() + local * pixels; }
+  bool owns(std::int64_t map) const { return map >= shard.first && map < shard.first + shard.count; }
+
+  void put(std::int64_t map, const float* from) {
+    if (!owns(map)) {
+      foreign.push_back(map);
+      foreign_values.insert(foreign_values.end(), from, from + pixels);
+      return;
+    }
+    const auto local = static_cast<std::size_t>(map - shard.first);
+    std::copy_n(from, pixels, values.data() + local * pixels);
+    here[local] = 1;
+  }
 };
 
 /// Saves the maps that all ranks have drawn. Collective.
 void save(const Communicator& comm, const MapSeries& series, Maps& maps) {
   std::vector<std::int64_t> indices;
   std::vector<float> rows;
-  for (std::size_t i = 0; i < maps.drawn.size(); ++i) {
-    if (maps.drawn[i] == 0) continue;
+  for (std::size_t i = 0; i < maps.here.size(); ++i) {
+    if (maps.here[i] == 0) continue;
     indices.push_back(maps.shard.first + static_cast<std::int64_t>(i));
-    rows.insert(rows.end(), maps.map(i), maps.map(i) + maps.pixels);
+    const float* map = maps.values.data() + i * maps.pixels;
+    rows.insert(rows.end(), map, map + maps.pixels);
   }
+  indices.insert(indices.end(), maps.foreign.begin(), maps.foreign.end());
+  rows.insert(rows.end(), maps.foreign_values.begin(), maps.foreign_values.end());
   const Rows part(comm, indices.size());
   const std::string command = "checkpoint of " + series.command;
   ResultFile file(checkpoint_path(series.output), comm, command);
@@ -58,13 +77,54 @@ void load(const Communicator& comm, const std::string& good, Maps& maps) {
     require(shape.size() == 2 && shape[0] == indices.size() && (indices.empty() || shape[1] == maps.pixels),
             ExitCode::input, "the checkpoint has maps of another size", good, "remove it to start anew");
     for (std::size_t row = 0; row < indices.size(); ++row) {
-      const std::int64_t local = indices[row] - maps.shard.first;
-      if (local < 0 || local >= maps.shard.count) continue;
-      const std::vector<float> map = file.read<float>("/kappa", row, 1);
-      std::copy(map.begin(), map.end(), maps.map(static_cast<std::size_t>(local)));
-      maps.drawn[static_cast<std::size_t>(local)] = 1;
+      if (indices[row] < 0 || indices[row] >= static_cast<std::int64_t>(maps.done.size())) continue;
+      maps.done[static_cast<std::size_t>(indices[row])] = true;
+      if (maps.owns(indices[row])) maps.put(indices[row], file.read<float>("/kappa", row, 1).data());
     }
   });
+}
+
+/// Draws the maps of a piece that no checkpoint holds. @return how many
+std::int64_t draw_piece(const MapSeries& series, const ShardRange& piece, const MapBatch& drawn, Maps& maps) {
+  std::int64_t count = 0;
+  const std::int64_t end = piece.first + piece.count;
+  const auto is_done = [&](std::int64_t map) { return maps.done[static_cast<std::size_t>(map)]; };
+  for (std::int64_t first = piece.first; first < end;) {
+    if (is_done(first)) {
+      ++first;
+      continue;
+    }
+    int n = 1;  // maps in a row that are still to be drawn
+    while (first + n < end && !is_done(first + n)) ++n;
+    series.draw(first, n, drawn);
+    Kokkos::fence();
+    const auto host = on_host(drawn);
+    for (int i = 0; i < n; ++i) maps.put(first + i, host.data() + static_cast<std::size_t>(i) * maps.pixels);
+    count += n;
+    first += n;
+  }
+  return count;
+}
+
+/// Brings maps that other ranks have drawn to those whose shard they belong to. Collective.
+void bring_home(const Communicator& comm, std::int64_t samples, Maps& maps) {
+  const auto ranks = static_cast<std::size_t>(comm.size());
+  std::vector<std::vector<std::int64_t>> numbers(ranks);
+  std::vector<std::vector<float>> values(ranks);
+  for (std::size_t i = 0; i < maps.foreign.size(); ++i) {
+    const auto owner = static_cast<std::size_t>(rank_of_item(maps.foreign[i], samples, comm.size()));
+    numbers[owner].push_back(maps.foreign[i]);
+    const auto first = maps.foreign_values.begin() + static_cast<std::ptrdiff_t>(i * maps.pixels);
+    values[owner].insert(values[owner].end(), first, first + static_cast<std::ptrdiff_t>(maps.pixels));
+  }
+  maps.foreign.clear();
+  maps.foreign_values = {};
+  numbers = comm.exchange(numbers);
+  values = comm.exchange(values);
+  for (std::size_t from = 0; from < ranks; ++from) {
+    for (std::size_t i = 0; i < numbers[from].size(); ++i)
+      maps.put(numbers[from][i], values[from].data() + i * maps.pixels);
+  }
 }
 
 }  // namespace
@@ -92,41 +152,40 @@ ExitCode draw_series(const CommandLine& line, const Stopwatch& watch, const MapS
   const Job job(comm, series.output, series.limits, disk, true);
   comm.together([&] { log::start(comm.rank(), series.output + ".log.jsonl"); });
   const ShardRange shard = shard_range(series.samples, comm.rank(), comm.size());
-  Maps maps(shard, grid);
+  Maps maps(shard, series.samples, grid);
   const std::string checkpoint = checkpoint_path(series.output);
   load(comm, open_checkpoint(comm, checkpoint, series.identity, line.override_checkpoint), maps);
-  const std::int64_t done = comm.sum(static_cast<std::int64_t>(std::count(maps.drawn.begin(), maps.drawn.end(), 1)));
+  const std::int64_t done = std::count(maps.done.begin(), maps.done.end(), true);
   if (done > 0) log::info("resuming: " + std::to_string(done) + " maps are drawn already");
-  const int batch = static_cast<int>(std::min<std::int64_t>(series.batch, std::max<std::int64_t>(1, shard.count)));
-  const MapBatch drawn("umbriel::drawn_maps", batch, grid.height, grid.width);
-  Progress progress(comm, series.doing, series.samples - done, "maps");
-  std::size_t next = 0;
-  const bool whole = job.work(
-      watch,
-      [&](const std::function<bool()>& pause) {
-        const std::size_t count = maps.drawn.size();
-        while (true) {
-          while (next < count && maps.drawn[next] != 0) ++next;
-          if (next == count) return true;
-          if (pause()) return false;
-          int n = 0;  // maps in a row that are still to be drawn
-          while (n < batch && next + static_cast<std::size_t>(n) < count &&
-                 maps.drawn[next + static_cast<std::size_t>(n)] == 0)
-            ++n;
-          series.draw(shard.first + static_cast<std::int64_t>(next), n, drawn);
-          Kokkos::fence();
-          const auto host = on_host(drawn);
-          std::copy_n(host.data(), static_cast<std::size_t>(n) * maps.pixels, maps.map(next));
-          std::fill_n(maps.drawn.begin() + static_cast<std::ptrdiff_t>(next), n, 1);
-          progress.add(n);
-        }
-      },
-      [&] { save(comm, series, maps); });
+  bool whole = false;
+  {
+    const int batch = static_cast<int>(std::min<std::int64_t>(series.batch, series.samples));
+    const MapBatch drawn("umbriel::drawn_maps", batch, grid.height, grid.width);
+    Progress progress(comm, series.doing, series.samples - done, "maps");
+    SharedWork work(comm, shard, batch);
+    ShardRange piece;  // taken, but not drawn yet
+    whole = job.work(
+        watch,
+        [&](const std::function<bool()>& pause) {
+          bool all_drawn = false;
+          while (true) {
+            if (piece.count == 0) piece = work.take();
+            all_drawn = piece.count == 0;
+            if (all_drawn || pause()) break;
+            progress.add(static_cast<double>(draw_piece(series, piece, drawn, maps)));
+            piece = {};
+          }
+          work.meet([&] { pause(); });
+          return all_drawn;
+        },
+        [&] { save(comm, series, maps); });
+  }
   if (!whole) {
     log::info("stopped before the end; to go on, run the same command again: " +
               command_to_resume(line, series.command));
     return ExitCode::stopped;
   }
+  bring_home(comm, series.samples, maps);
   ResultFile result(series.output, comm, series.command);
   result.write_map_axes(grid, series.pixel_arcmin);
   result.write_index_axis("sample", static_cast<std::uint64_t>(series.samples), "index of the map");

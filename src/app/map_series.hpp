@@ -1,5 +1,5 @@
 /// Maps drawn one by one, sharded over ranks: what `simulate kappa`, `generate`, `reconstruct` and others have in
-/// common.
+/// common. Ranks that are done help the others; in the end every rank has the maps of its shard.
 #pragma once
 
 #include <functional>
@@ -28,7 +28,7 @@ struct MapSeries {
   std::vector<InputRecord> inputs;
   SeriesParameters parameters;  ///< of the maps, to be written beside them
   int batch = 16;               ///< maps drawn at once
-  /// out[i] <- map first + i, i < n <= batch; a function of that number alone.
+  /// out[i] <- map first + i, i < n <= batch; a function of that number alone, on whatever rank.
   std::function<void(std::int64_t first, int n, const MapBatch& out)> draw;
   /// Writes what else belongs into the result, given this rank's maps [map of the shard, y, x]. Collective; may be
   /// none.

@@ -25,13 +25,14 @@ TEST(ShardRange, SharesOutEveryItemOnceInOrder) {
         EXPECT_GE(shard.count, total / size);
         EXPECT_LE(shard.count, total / size + 1);
         EXPECT_LE(shard.count, shard_range(total, std::max(rank - 1, 0), size).count);
-        next += shard.count;
+        for (; next < shard.first + shard.count; ++next) EXPECT_EQ(rank_of_item(next, total, size), rank);
       }
       EXPECT_EQ(next, total);
     }
   }
   const std::int64_t huge = std::int64_t{1} << 60;
   EXPECT_EQ(shard_range(huge, 999, 1000).first + shard_range(huge, 999, 1000).count, huge);
+  EXPECT_EQ(rank_of_item(huge - 1, huge, 1000), 999);
 }
 
 /// Every test runs on all ranks together, and on each rank alone with a communicator that never calls MPI.
@@ -131,6 +132,11 @@ TEST_P(Communicators, ExchangeBlocksOfUnequalLength) {
   for (const auto& block : comm.exchange(std::vector<std::vector<float>>(static_cast<std::size_t>(size))))
     EXPECT_TRUE(block.empty());
   EXPECT_THROW(comm.exchange(std::vector<std::vector<float>>(static_cast<std::size_t>(size) + 1)), Error);
+  constexpr std::int64_t large = (std::int64_t{1} << 62) + 1;  // no float
+  const auto numbers =
+      comm.exchange(std::vector<std::vector<std::int64_t>>(static_cast<std::size_t>(size), {large + rank, -large}));
+  for (int from = 0; from < size; ++from)
+    EXPECT_EQ(numbers[static_cast<std::size_t>(from)], (std::vector<std::int64_t>{large + from, -large}));
 }
 
 TEST_P(Communicators, ExchangeLargeBlocks) {
