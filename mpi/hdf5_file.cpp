@@ -114,6 +114,7 @@ std::uint64_t product(const std::vector<std::uint64_t>& shape, std::size_t from 
 
 constexpr std::uint64_t largest_chunk = std::uint64_t{16} << 20;  // bytes
 constexpr std::uint64_t largest_write = std::uint64_t{1} << 29;   // bytes a rank and call; MPI-IO counts are 32-bit
+constexpr std::uint64_t most_chunks = 16384;                      // of all ranks in a call, see write_sharded
 constexpr std::chrono::seconds patience{5};                       // of a rank that failed, until the others join it
 
 /// Takes disk space for the first `bytes` of a file without changing its size, or throws. Where the file system cannot
@@ -309,7 +310,12 @@ struct Hdf5Writer::File {
 
   Handle transfer() const {
     Handle list(H5Pcreate(H5P_DATASET_XFER), H5Pclose);
-    if (comm.size() > 1) H5Pset_dxpl_mpio(list, H5FD_MPIO_COLLECTIVE);
+    if (comm.size() > 1) {
+      H5Pset_dxpl_mpio(list, H5FD_MPIO_COLLECTIVE);
+      // All agree on where the chunks go; then each rank writes its own. Open MPI's collective writes of many small
+      // chunks take memory and time that grow with the square of their number.
+      H5Pset_dxpl_mpio_collective_opt(list, H5FD_MPIO_INDIVIDUAL_IO);
+    }
     return Handle(list.release(), H5Pclose);
   }
 
@@ -397,6 +403,14 @@ Hdf5Writer::Hdf5Writer(const std::string& path, const Communicator& comm) : file
       File::check(H5Pset_fapl_mpio(access, *static_cast<MPI_Comm*>(comm.native()), MPI_INFO_NULL) >= 0);
     }
     H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);  // older indexes of chunks have no checksums
+    // Room from the beginning for the index of a million chunks: see write_sharded.
+    H5AC_cache_config_t cache{};
+    cache.version = H5AC__CURR_CACHE_CONFIG_VERSION;
+    File::check(H5Pget_mdc_config(access, &cache) >= 0);
+    cache.set_initial_size = true;
+    cache.initial_size = cache.max_size;
+    cache.decr_mode = H5C_decr__off;
+    File::check(H5Pset_mdc_config(access, &cache) >= 0);
     Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
     H5Pset_obj_track_times(creation, 0);
     file_->id = H5Fcreate(file_->temporary.c_str(), H5F_ACC_TRUNC, creation, access);
@@ -445,8 +459,11 @@ void Hdf5Writer::write_sharded(const DatasetInfo& info, const std::vector<std::u
               file_->comm.sum(static_cast<std::int64_t>(count)) == static_cast<std::int64_t>(items),
           ExitCode::usage, "the shards of a dataset do not make up the whole", file_->path + ", " + info.path);
   const std::uint64_t item = product(shape, 1);
-  const std::uint64_t at_once =
-      std::max<std::uint64_t>(1, largest_write / std::max<std::uint64_t>(1, item * sizeof(T)));
+  std::uint64_t at_once = std::max<std::uint64_t>(1, largest_write / std::max<std::uint64_t>(1, item * sizeof(T)));
+  if (file_->comm.size() > 1) {
+    const auto share = most_chunks / static_cast<std::uint64_t>(file_->comm.size());
+    at_once = std::clamp<std::uint64_t>(share, 1, at_once);
+  }
   file_->reserve(File::room(shape, sizeof(T), true), info.path);
   const std::int64_t rounds = file_->comm.max(static_cast<std::int64_t>((count + at_once - 1) / at_once));
   file_->step(info.path, [&] {
@@ -471,6 +488,9 @@ void Hdf5Writer::write_sharded(const DatasetInfo& info, const std::vector<std::u
         H5Sselect_hyperslab(space, H5S_SELECT_SET, offset.data(), nullptr, extent.data(), nullptr);
       }
       File::check(H5Dwrite(dataset, type, memory, space, list, data + begin * item) >= 0);
+      // An index that no longer fits in its cache HDF5 1.10 would write in the midst of the next call, as if it were
+      // part of that call's own data, and fail.
+      File::check(round + 1 == rounds || H5Fflush(file_->id, H5F_SCOPE_LOCAL) >= 0);
     }
   });
 }

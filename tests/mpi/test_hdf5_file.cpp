@@ -196,6 +196,24 @@ TEST(Hdf5File, CutsLongItemsIntoChunks) {
   EXPECT_EQ(file.read<float>("/whole", 4199, 1).back(), values.back());
 }
 
+// More chunks than HDF5 keeps the index of in memory.
+TEST(Hdf5File, TakesManyShortItems) {
+  const Communicator comm = Communicator::world();
+  const SharedFolder folder(comm);
+  const std::uint64_t items = 70000;
+  std::vector<std::int32_t> values(2 * items);
+  std::iota(values.begin(), values.end(), 0);
+  {
+    Hdf5Writer file(folder / "a.h5", comm);
+    write_share<std::int32_t>(file, comm, {"/first", {}, "1", "first"}, {items, 2}, values);
+    write_share<std::int32_t>(file, comm, {"/second", {}, "1", "second"}, {2 * items}, values);
+    file.commit();
+  }
+  const Hdf5Reader file(folder / "a.h5");
+  EXPECT_TRUE(file.read<std::int32_t>("/first") == values);
+  EXPECT_TRUE(file.read<std::int32_t>("/second") == values);
+}
+
 TEST(Hdf5File, KeepsLongTexts) {
   const Communicator comm = Communicator::world();
   const SharedFolder folder(comm);
