@@ -22,6 +22,11 @@ class RealFft64 {
   /// F(ky, kx) = sum f(y, x) exp(-2 pi i (ky y / H + kx x / W)), [H, W/2+1], kx = 0 ... W/2, until the next call.
   const std::vector<std::complex<double>>& forward();
 
+  /// What `forward` found, to be changed or filled in before `inverse`, which uses it up.
+  std::vector<std::complex<double>>& modes();
+  /// map() <- the same sum with +i over all modes: H W f after `forward`.
+  void inverse();
+
  private:
   struct Plan;
   std::unique_ptr<Plan> plan_;

@@ -139,43 +139,88 @@ struct ErrorGradient {
   }
 };
 
-/// to = from * factor, by channels.
-struct ScaleChannels {
-  ConstActivations from;
-  const float* factor;
-  Activations to;
-  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const { to.pixel(n)[c] = factor[c] * from.pixel(n)[c]; }
+/// The parts of maps that are even or odd in y and in x, in the first quarters that stand for them.
+struct FoldIntoQuarters {
+  ConstActivations maps;  // [N, H, W, 1]
+  Activations quarters;   // [4 N, 1, 1, H/2 * W/2], sample 4 n + parity
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const {
+    const int h = maps.extents.h, w = maps.extents.w, y = c / (w / 2), x = c % (w / 2);
+    const float* const map = maps.pixel(static_cast<std::int64_t>(n) * h * w);
+    const float a = map[y * w + x], b = map[y * w + w - 1 - x];
+    const float d = map[(h - 1 - y) * w + x], e = map[(h - 1 - y) * w + w - 1 - x];
+    for (int parity = 0; parity < 4; ++parity) {
+      const auto in_y = static_cast<float>(sign_in_y(parity)), in_x = static_cast<float>(sign_in_x(parity));
+      quarters.pixel(4 * n + parity)[c] = 0.5f * (a + in_x * b + in_y * (d + in_x * e));
+    }
+  }
 };
 
-/// to += from * factor, by the channels of `from`, which are the first ones of `to`.
-struct AddScaledChannels {
-  ConstActivations from;
-  const float* factor;
-  Activations to;
+/// maps += what the quarters stand for.
+struct AddQuarters {
+  ConstActivations quarters;
+  Activations maps;
   KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const {
-    to.pixel(n)[c] = math::fma(factor[c], from.pixel(n)[c], to.pixel(n)[c]);
+    const int h = maps.extents.h, w = maps.extents.w, y = c / (w / 2), x = c % (w / 2);
+    float* const map = maps.pixel(static_cast<std::int64_t>(n) * h * w);
+    float a = 0, b = 0, d = 0, e = 0;
+    for (int parity = 0; parity < 4; ++parity) {
+      const auto in_y = static_cast<float>(sign_in_y(parity)), in_x = static_cast<float>(sign_in_x(parity));
+      const float half = 0.5f * quarters.pixel(4 * n + parity)[c];
+      a += half;
+      b += in_x * half;
+      d += in_y * half;
+      e += in_y * in_x * half;
+    }
+    map[y * w + x] += a;
+    map[y * w + w - 1 - x] += b;
+    map[(h - 1 - y) * w + x] += d;
+    map[(h - 1 - y) * w + w - 1 - x] += e;
+  }
+};
+
+/// Coefficients [4 N, 1, 1, latent] of components in maps of each parity: of a component that its map has not, 0.
+struct ScaleToParities {
+  ConstActivations latent;  // [N, 1, 1, latent]
+  const float *factor, *parity;
+  Activations coefficients;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const {
+    const int own = static_cast<int>(parity[c]);
+    for (int p = 0; p < 4; ++p) coefficients.pixel(4 * n + p)[c] = p == own ? factor[c] * latent.pixel(n)[c] : 0.0f;
+  }
+};
+
+/// latent += coefficients * factor, by the channels of coefficients, which are the first ones of `latent`.
+struct AddOfParity {
+  ConstActivations coefficients;
+  const float *factor, *parity;
+  Activations latent;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int, int c) const {
+    const float found = coefficients.pixel(4 * n + static_cast<int>(parity[c]))[c];
+    latent.pixel(n)[c] = math::fma(factor[c], found, latent.pixel(n)[c]);
   }
 };
 
 /// The linear part of encoder or decoder: y = what the network found, with the coefficients of the map's components, or
-/// the components of z, added to it. Its weights are buffers.
+/// the components of z, added to it. Its weights are buffers. Components are even or odd in y and in x: maps are folded
+/// into quarters, one for each parity, and weights are those of a quarter.
 class ComponentsOperation final : public nn::Operation {
  public:
   /// @param from     maps to encode, or z to decode
   /// @param network  statistics, or maps
   ComponentsOperation(nn::Value from, nn::Value network, bool encodes, int latent, nn::ParameterId vectors,
-                      nn::ParameterId factors)
-      : encodes_(encodes), latent_(latent), vectors_(vectors), factors_(factors) {
+                      nn::ParameterId parities, nn::ParameterId factors)
+      : encodes_(encodes), latent_(latent), vectors_(vectors), parities_(parities), factors_(factors) {
     inputs = {from, network};
   }
   std::string_view name() const override { return "principal components"; }
   void plan(const nn::Tape& tape) override {
     const Extents e = tape.extents(encodes_ ? inputs[0] : output);
-    const int pixels = e.h * e.w;
-    dense_ = std::make_unique<Conv2d>(Conv2dGeometry{pixels, latent_, 1, 1, 1, 0, 0, Padding::zeros, 1},
-                                      Extents{e.n, 1, 1, pixels}, true, tape.options().backend,
+    const int quarter = e.h * e.w / 4;
+    dense_ = std::make_unique<Conv2d>(Conv2dGeometry{quarter, latent_, 1, 1, 1, 0, 0, Padding::zeros, 1},
+                                      Extents{4 * e.n, 1, 1, quarter}, true, tape.options().backend,
                                       tape.options().precision);
-    coefficients_ = Tensor("umbriel::component_coefficients", e.n, 1, 1, latent_);
+    quarters_ = Tensor("umbriel::component_quarters", 4 * e.n, 1, 1, quarter);
+    coefficients_ = Tensor("umbriel::component_coefficients", 4 * e.n, 1, 1, latent_);
   }
   void load_parameters(const Space& space, const nn::Tape& tape) override {
     dense_->set_weights(space, tape.parameters().buffer(vectors_));
@@ -209,29 +254,33 @@ class ComponentsOperation final : public nn::Operation {
   }
 
  private:
-  static Activations in_a_row(Activations maps) {
-    return Activations(maps.data, {maps.extents.n, 1, 1, maps.extents.h * maps.extents.w});
-  }
   /// latent += factors * (maps . vectors)
   void to_coefficients(const Space& space, const nn::Tape& tape, Activations maps, Activations latent) const {
-    const Activations coefficients = Activations(coefficients_).samples(0, maps.extents.n);
-    dense_->forward(space, in_a_row(maps), nullptr, {}, Activation::none, coefficients);
-    for_each_element("umbriel::add_coefficients", space, maps.extents.n, 1, latent_,
-                     AddScaledChannels{coefficients, tape.parameters().buffer(factors_), latent});
+    const int n = maps.extents.n;
+    const Activations quarters = Activations(quarters_).samples(0, 4 * n);
+    const Activations coefficients = Activations(coefficients_).samples(0, 4 * n);
+    for_each_element("umbriel::fold_into_quarters", space, n, 1, quarters.extents.c, FoldIntoQuarters{maps, quarters});
+    dense_->forward(space, quarters, nullptr, {}, Activation::none, coefficients);
+    for_each_element("umbriel::add_coefficients", space, n, 1, latent_,
+                     AddOfParity{coefficients, buffer(tape, factors_), buffer(tape, parities_), latent});
   }
   /// maps += (factors * latent) . vectors
   void to_maps(const Space& space, const nn::Tape& tape, Activations latent, Activations maps) const {
-    const Activations coefficients = Activations(coefficients_).samples(0, maps.extents.n);
-    for_each_element("umbriel::scale_coefficients", space, maps.extents.n, 1, latent_,
-                     ScaleChannels{latent, tape.parameters().buffer(factors_), coefficients});
-    dense_->backward_data(space, coefficients, in_a_row(maps), true);
+    const int n = maps.extents.n;
+    const Activations quarters = Activations(quarters_).samples(0, 4 * n);
+    const Activations coefficients = Activations(coefficients_).samples(0, 4 * n);
+    for_each_element("umbriel::scale_coefficients", space, n, 1, latent_,
+                     ScaleToParities{latent, buffer(tape, factors_), buffer(tape, parities_), coefficients});
+    dense_->backward_data(space, coefficients, quarters, false);
+    for_each_element("umbriel::add_quarters", space, n, 1, quarters.extents.c, AddQuarters{quarters, maps});
   }
+  static const float* buffer(const nn::Tape& tape, nn::ParameterId id) { return tape.parameters().buffer(id); }
 
   bool encodes_;
   int latent_;
-  nn::ParameterId vectors_, factors_;
+  nn::ParameterId vectors_, parities_, factors_;
   std::unique_ptr<Conv2d> dense_;
-  Tensor coefficients_;
+  Tensor quarters_, coefficients_;
 };
 
 void fill_keys(const View1<DrawKey>& keys, std::uint64_t seed, Purpose purpose, std::int64_t first,
@@ -249,6 +298,7 @@ class VaeGenerator final : public MapGenerator {
         transform_(model_.record.field, model_.record.grid, model_.record.pixel_arcmin),
         runner_(*model_.vae, maps_at_once(model_.record.grid, vae_host_pixels), options),
         normals_("umbriel::latent_normals", runner_.batch(), 1, model_.vae->latent()),
+        latent_("umbriel::latent_variables", runner_.batch(), 1, model_.vae->latent()),
         keys_("umbriel::latent_keys", static_cast<std::size_t>(runner_.batch())) {
     const bool has_flow = model_.vae->flow() != nullptr;
     through_flow_ = config.choice("generate.prior", has_flow ? "flow" : "normal", {"flow", "normal"}) == "flow";
@@ -273,10 +323,12 @@ class VaeGenerator final : public MapGenerator {
       const Activations z = runner_.latent();
       copy_channels(space, ConstActivations(normals_.data(), z.extents), z);
     }
+    const Activations z = runner_.latent();
+    copy_channels(space, z, Activations(latent_.data(), z.extents));  // decoding uses it up
     const MapBatch fields = runner_.decode(space);
     if (residual_) {
       fill_keys(keys_, seed, Purpose::latent, first, step_of_residual);
-      residual_->add(space, keys_, n, fields);
+      residual_->add(space, keys_, n, latent_, fields);
     }
     transform_.inverse(space, fields, n, out);
   }
@@ -285,7 +337,7 @@ class VaeGenerator final : public MapGenerator {
   TrainedVae model_;
   FieldTransform transform_;
   VaeRunner runner_;
-  MapBatch normals_;
+  MapBatch normals_, latent_;
   View1<DrawKey> keys_;
   std::optional<ResidualDraws> residual_;
   bool through_flow_ = false;
@@ -357,7 +409,8 @@ Vae::Vae(const Config& config, Grid grid) : grid_(grid) {
     const int pixels = static_cast<int>(grid.pixels());
     require(latent_ < pixels, ExitCode::usage, "there are as many latent variables as pixels",
             config.where("network.latent"), "lower it");
-    vectors_ = parameters_.add_buffer("components.vectors", {pixels, latent_}, 0);
+    vectors_ = parameters_.add_buffer("components.vectors", {pixels / 4, latent_}, 0);
+    parities_ = parameters_.add_buffer("components.parities", {latent_}, 0);
     to_latent_ = parameters_.add_buffer("components.to_latent", {latent_}, 0);
     to_maps_ = parameters_.add_buffer("components.to_maps", {latent_}, 0);
   }
@@ -373,8 +426,9 @@ nn::Value Vae::encode(nn::Tape& tape, nn::Value maps) const {
   const nn::Value statistics =
       statistics_(tape, dense_(tape, nn::reshape(tape, x, {e.n, 1, 1, e.h * e.w * e.c}), Activation::relu));
   if (!has_components()) return statistics;
-  return tape.record(std::make_unique<ComponentsOperation>(maps, statistics, true, latent_, vectors_, to_latent_),
-                     tape.extents(statistics));
+  return tape.record(
+      std::make_unique<ComponentsOperation>(maps, statistics, true, latent_, vectors_, parities_, to_latent_),
+      tape.extents(statistics));
 }
 
 nn::Value Vae::decode(nn::Tape& tape, nn::Value z) const {
@@ -385,7 +439,8 @@ nn::Value Vae::decode(nn::Tape& tape, nn::Value z) const {
   for (const Stage& stage : decoder_) x = stage.norm(tape, stage.convolution(tape, x, Activation::relu));
   x = last_(tape, x);
   if (!has_components()) return x;
-  return tape.record(std::make_unique<ComponentsOperation>(z, x, false, latent_, vectors_, to_maps_), tape.extents(x));
+  return tape.record(std::make_unique<ComponentsOperation>(z, x, false, latent_, vectors_, parities_, to_maps_),
+                     tape.extents(x));
 }
 
 void Vae::begin_at(const PrincipalComponents& found) const {
@@ -404,6 +459,7 @@ void Vae::begin_at(const PrincipalComponents& found) const {
     return values.data() + place(*std::find_if(all.begin(), all.end(), [&](const auto& p) { return p.name == name; }));
   };
   std::copy(found.vectors.begin(), found.vectors.end(), buffer(vectors_));
+  std::copy(found.parity.begin(), found.parity.end(), buffer(parities_));
   const double variance = std::max(found.rest, 1e-12);
   float* const log_deviations = parameter("encoder.statistics.bias") + latent;
   for (std::size_t k = 0; k < latent; ++k) {

@@ -92,7 +92,8 @@ class Vae {
   Norm first_norm_;
   nn::Convolution last_;
   nn::ParameterId log_deviation_;
-  nn::ParameterId vectors_, to_latent_, to_maps_;  ///< buffers [pixel, latent], [latent], [latent]
+  nn::ParameterId vectors_;  ///< buffer [pixel of a quarter, latent]
+  nn::ParameterId parities_, to_latent_, to_maps_;  ///< buffers [latent]
   std::unique_ptr<LatentFlow> flow_;
 };
 

@@ -1,6 +1,7 @@
 // umbriel train vae, generate dust, reconstruct and interpolate as a user runs them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "program.hpp"
@@ -300,6 +301,24 @@ TEST(Autoencoder, TrainingStoppedBySignalGoesOnToTheSameWeights) {
   EXPECT_EQ(tensors(folder / "dust.safetensors"), tensors(folder / "whole.safetensors"));
 }
 
+TEST(Autoencoder, BeginsAtTheSameComponentsOnAnyNumberOfRanks) {
+  const Folder folder;
+  write_training(folder);
+  const std::string command =
+      "train vae dust.toml --set train.steps=4 --set network.components=true --set network.norm=group ";
+  ASSERT_EQ(folder.umbriel(command).code, 0);
+  const auto trained = tensors(folder / "dust.safetensors");
+  const auto vectors = std::find_if(trained.begin(), trained.end(),
+                                    [](const auto& tensor) { return tensor.first == "components.vectors"; });
+  ASSERT_NE(vectors, trained.end());
+  ASSERT_EQ(vectors->second.size(), std::size_t{6 * side * side / 4});
+  EXPECT_NE(*std::max_element(vectors->second.begin(), vectors->second.end()), 0.0F);
+  for (const int ranks : {2, 4}) {
+    ASSERT_EQ(folder.umbriel(command + "--set run.output=again.safetensors", ranks).code, 0);
+    EXPECT_EQ(tensors(folder / "again.safetensors"), trained) << ranks;
+  }
+}
+
 TEST(Autoencoder, RefusesBadInput) {
   const Folder folder;
   write_training(folder);
@@ -326,6 +345,7 @@ TEST(Autoencoder, RefusesBadInput) {
   const Refusal cases[] = {
       {"train vae dust.toml --set network.encoder=[8,8,8,8,8]", 2, 2, "multiples of 32"},
       {"train vae dust.toml --set network.latent=1", 2, 1, "network.latent"},
+      {"train vae dust.toml --set network.components=true --set network.latent=256", 2, 2, "as pixels"},
       {"train vae dust.toml --set data.validation_fraction=0.2", 2, 1, "data.validation_fraction"},
       {"train vae dust.toml --set data.maps=small.h5 --set data.split=given", 3, 2, "/patches/split"},
       {"train vae dust.toml --set vae.betas=2", 2, 1, "did you mean vae.beta"},

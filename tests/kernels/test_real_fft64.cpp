@@ -32,6 +32,11 @@ TEST(RealFft64, IsTheSumOverAllPixels) {
       }
     }
     EXPECT_TRUE(std::equal(map.begin(), map.end(), fft.map())) << "the map is kept";
+    for (auto& mode : fft.modes()) mode *= 0.5;
+    std::fill_n(fft.map(), map.size(), 7.0);
+    fft.inverse();
+    for (std::size_t i = 0; i < map.size(); ++i)
+      EXPECT_NEAR(fft.map()[i], 0.5 * static_cast<double>(grid.pixels()) * map[i], 1e-11) << "and comes back";
   }
   EXPECT_THROW(RealFft64(Grid{0, 4}), Error);
 }

@@ -178,7 +178,7 @@ TEST(Vae, AgreesWithPyTorch) {
 
 class LatentFlowTest : public ::testing::Test {
  protected:
-  static constexpr int size = 5, n = 3;
+  static constexpr int size = 11, n = 3;  // octaves of four, four and three
   const Config config = Config::parse("[latent]\nlayers = 4\nwidth = 8\n", "test");
   nn::ParameterSet parameters;
   const LatentFlow flow{parameters, "flow", size, config};
@@ -315,7 +315,8 @@ TEST_F(VaeTaskTest, GradientsAreFiniteDifferencesOfTheLoss) {
     const nn::ParameterSet& parameters = task.parameters();
     move_parameters(parameters, 0.05);
     if (task.vae().has_components())
-      task.vae().begin_at({random(256 * 6, 4, 0.06), {40, 30, 20, 10, 5, 2}, 0.2});  // they need not be orthonormal
+      task.vae().begin_at(
+          {random(64 * 6, 6, 0.12), {0, 1, 2, 3, 0, 2}, {40, 30, 20, 10, 5, 2}, 0.2});  // they need not be orthonormal
     loss_of(task);
     const std::vector<float> gradients = read(parameters.gradients()), start = read(parameters.values());
     for (const nn::Parameter& p : parameters.parameters()) {
