@@ -42,6 +42,7 @@ enum class Purpose : std::uint32_t {
   latent = 20,             ///< latent variables of generated maps
   tuning = 21,             ///< points of a search for hyper-parameters
   map_parameters = 22,     ///< parameters drawn for each map of a series
+  amplitude_fit = 23,      ///< simulated data that an amplitude is fitted with
 };
 
 /// Address of a stream of elements.

@@ -34,7 +34,8 @@ AutoencoderMaps::AutoencoderMaps(const Communicator& comm, const Config& config,
     const std::string path = config.path(section + ".model");
     model_ = TrainedVae::load(path);
     require(model_.record.field.standardised && model_.record.field.power.size() == 1, ExitCode::usage,
-            "the model was not trained on standardised maps", path, "train it with field.transform = \"standardised\"");
+            "the model was not trained on standardised maps", path,
+            "train it with field.transform = \"standardised\" or \"standardised-lognormal\", not whitened");
     inputs_.push_back({path, sha256_of_file(path)});
     const std::string key = section + "." + maps;
     if (config.is_array(key)) {
@@ -115,20 +116,31 @@ MapBatch batch_of(const std::vector<StandardMap>& maps, Grid grid) {
   return batch;
 }
 
-std::vector<float> encoded(const Space& space, VaeRunner& runner, const StandardMap& map) {
-  const Activations statistics = runner.encode(space, batch_of({map}, runner.grid()), 1);
+MapBatch AutoencoderMaps::fields_of(const std::vector<StandardMap>& maps) const {
+  std::vector<StandardMap> fields = maps;
+  for (StandardMap& field : fields)
+    for (float& value : field.values)
+      value = static_cast<float>(model_.record.field.field_of(static_cast<double>(value)));
+  return batch_of(fields, grid());
+}
+
+std::vector<float> AutoencoderMaps::encoded(const Space& space, VaeRunner& runner, const StandardMap& map) const {
+  const Activations statistics = runner.encode(space, fields_of({map}), 1);
   std::vector<float> q = read_values(space, statistics.data, static_cast<std::size_t>(statistics.extents.c));
   for (std::size_t c = q.size() / 2; c < q.size(); ++c)
     q[c] = std::exp(std::clamp(q[c], least_log_deviation, most_log_deviation));
   return q;
 }
 
-std::vector<float> decoded(const Space& space, VaeRunner& runner, const std::vector<float>& latent) {
+std::vector<float> AutoencoderMaps::decoded(const Space& space, VaeRunner& runner,
+                                            const std::vector<float>& latent) const {
   const Activations z = runner.latent();
   write_values(latent, z.data);
   const MapBatch maps = runner.decode(space);
   const std::size_t n = latent.size() / static_cast<std::size_t>(z.extents.c);
-  return read_values(space, maps.data(), n * static_cast<std::size_t>(runner.grid().pixels()));
+  std::vector<float> values = read_values(space, maps.data(), n * static_cast<std::size_t>(grid().pixels()));
+  for (float& value : values) value = static_cast<float>(model_.record.field.map_of(static_cast<double>(value)));
+  return values;
 }
 
 }  // namespace umbriel

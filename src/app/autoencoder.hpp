@@ -43,6 +43,14 @@ class AutoencoderMaps {
   /// Sets what all series of maps of this model share.
   void describe(MapSeries& series) const;
 
+  /// The model's field of maps, [n, H, W], as its networks take them. @param maps  [n]
+  MapBatch fields_of(const std::vector<StandardMap>& maps) const;
+  /// q(z|x) of a map: latent means, then deviations.
+  std::vector<float> encoded(const Space& space, VaeRunner& runner, const StandardMap& map) const;
+  /// Decoded standardised maps of latent vectors, at most runner.batch() of them. @param latent  [n, latent], host
+  /// @return [n, y, x]
+  std::vector<float> decoded(const Space& space, VaeRunner& runner, const std::vector<float>& latent) const;
+
  private:
   TrainedVae model_;
   std::unique_ptr<MapFolder> files_;
@@ -52,12 +60,5 @@ class AutoencoderMaps {
 
 /// A batch of maps for a kernel, all `maps` of them. @param maps  [n] of equal size
 MapBatch batch_of(const std::vector<StandardMap>& maps, Grid grid);
-
-/// q(z|x) of a map: latent means, then deviations.
-std::vector<float> encoded(const Space& space, VaeRunner& runner, const StandardMap& map);
-
-/// Decoded maps of latent vectors, at most runner.batch() of them. @param latent  [n, latent] on the host
-/// @return [n, y, x]
-std::vector<float> decoded(const Space& space, VaeRunner& runner, const std::vector<float>& latent);
 
 }  // namespace umbriel

@@ -27,15 +27,53 @@
 namespace umbriel {
 namespace {
 
-/// The decoder, and the flow before it where there is one.
+/// Where the model's field v is not the map m itself, but its map m(v) is what the data are linear in: about a field v0
+/// it is taken to be m(v0) + f (v - v0), with the slope f = m'(v0).
+struct Expansion {
+  std::vector<float> slope, constant;  ///< [H, W] f, m(v0) - f v0
+
+  Expansion(const FieldTransformSettings& transform, const std::vector<float>& v0) {
+    for (const float v : v0) {
+      const auto value = static_cast<double>(v);
+      slope.push_back(static_cast<float>(transform.slope_at(value)));
+      constant.push_back(static_cast<float>(transform.map_of(value) - transform.slope_at(value) * value));
+    }
+  }
+  /// The field of which a map is the expansion. @param map  value of pixel i of [H, W]
+  float field_of(float map, std::size_t i) const { return (map - constant[i]) / slope[i]; }
+};
+
+/// maps <- constant + slope maps
+struct Expand {
+  MapBatch maps;
+  View2<float> slope, constant;
+  KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
+    maps(n, y, x) = constant(y, x) + slope(y, x) * maps(n, y, x);
+  }
+};
+
+/// The decoder, and the flow before it where there is one; then the expansion.
 class VaeDecoder final : public MapDecoder {
  public:
-  VaeDecoder(const Vae& vae, int batch, nn::Options options)
+  VaeDecoder(const Vae& vae, const Expansion& expansion, int batch, nn::Options options)
       : vae_(vae), batch_(batch), tape_(vae.parameters(), true, inputs_only(std::move(options))) {
     u_ = tape_.input({batch, 1, 1, vae.latent()}, true);
     map_ = vae.decode(tape_, vae.flow() != nullptr ? vae.flow()->from_base(tape_, u_) : u_);
     tape_.plan(map_);
     tape_.load_parameters(Space());
+    for (View2<float>* const factor : {&slope_, &constant_, &zero_})
+      *factor = View2<float>("umbriel::expansion", grid().height, grid().width);
+    set_expansion(expansion);
+  }
+
+  void set_expansion(const Expansion& expansion) {
+    const auto copy = [](const std::vector<float>& from, const View2<float>& to) {
+      const auto host = Kokkos::create_mirror_view(HostMemory{}, to);
+      std::copy(from.begin(), from.end(), host.data());
+      Kokkos::deep_copy(to, host);
+    };
+    copy(expansion.slope, slope_);
+    copy(expansion.constant, constant_);
   }
 
   int size() const override { return vae_.latent(); }
@@ -46,14 +84,15 @@ class VaeDecoder final : public MapDecoder {
     Kokkos::deep_copy(Floats(tape_.value(u_).data, points.size()),
                       HostFloats(const_cast<float*>(points.data()), points.size()));
     tape_.forward(space);
-    const Activations map = tape_.value(map_);
-    return MapBatch(map.data, static_cast<std::size_t>(map.extents.n), static_cast<std::size_t>(map.extents.h),
-                    static_cast<std::size_t>(map.extents.w));
+    const MapBatch maps = as_maps(tape_.value(map_));
+    expand(space, maps, static_cast<int>(points.size()) / size(), constant_);
+    return maps;
   }
 
   std::vector<float> pull_back(const Space& space, const MapBatch& gradient, int n) override {
     const Activations map = tape_.gradient(map_);
     copy_channels(space, ConstActivations(gradient.data(), map.extents), map);
+    expand(space, as_maps(map), n, zero_);
     tape_.backward(space);
     space.fence();
     std::vector<float> values(static_cast<std::size_t>(n) * static_cast<std::size_t>(vae_.latent()));
@@ -69,11 +108,19 @@ class VaeDecoder final : public MapDecoder {
     options.inputs_only = true;
     return options;
   }
+  static MapBatch as_maps(const Activations& map) {
+    return MapBatch(map.data, static_cast<std::size_t>(map.extents.n), static_cast<std::size_t>(map.extents.h),
+                    static_cast<std::size_t>(map.extents.w));
+  }
+  void expand(const Space& space, const MapBatch& maps, int n, const View2<float>& constant) const {
+    for_each_element("umbriel::expand_maps", space, n, grid().height, grid().width, Expand{maps, slope_, constant});
+  }
 
   const Vae& vae_;
   int batch_;
   nn::Tape tape_;
   nn::Value u_, map_;
+  View2<float> slope_, constant_, zero_;
 };
 
 /// Solves Laplace's equation where nothing is observed, with the observed pixels at its edge and no slope at the map's
@@ -151,27 +198,69 @@ ResidualModel residual_of(const Communicator& comm, const Space& space, const Au
     const ShardRange shard = shard_range(static_cast<std::int64_t>(chosen.size()), comm.rank(), comm.size());
     for (std::int64_t i = shard.first; i < shard.first + shard.count; ++i) {
       report_alive();
-      f(batch_of({others->read(chosen[static_cast<std::size_t>(i)])}, maps.grid()), i);
+      f(maps.fields_of({others->read(chosen[static_cast<std::size_t>(i)])}), i);
     }
   });
 }
 
-/// The most probable u, and its log-density, the same on every rank. What the decoder leaves out depends on how bright
-/// the map is: it is taken to be as for a map of zeros, and then twice as for the most probable map so far.
-/// @param spread     by how much the worst of the starts ended below the best
-/// @param deviation  [H, W] that of the residual field, as it is set in the end
-std::vector<float> most_probable(const Space& space, const Settings& s, const ResidualModel& residual,
-                                 DecodedPosterior& posterior, ResidualField& field, double& value, double& spread,
-                                 std::vector<float>& deviation) {
-  const auto size = static_cast<std::size_t>(posterior.size());
+/// z = flow(u). @return [latent]
+std::vector<float> latent_of(const Space& space, VaeRunner& runner, const Vae& vae, const std::vector<float>& u) {
+  if (vae.flow() == nullptr) return u;
+  const HostMaps host("umbriel::latent", 1, 1, u.size());
+  std::copy(u.begin(), u.end(), host.data());
+  runner.from_base(space, on_device(host), 1);
+  space.fence();
+  std::vector<float> z(u.size());
+  Kokkos::deep_copy(Kokkos::View<float*, HostMemory, Kokkos::MemoryUnmanaged>(z.data(), z.size()),
+                    Kokkos::View<float*, Memory, Kokkos::MemoryUnmanaged>(runner.latent().data, z.size()));
+  return z;
+}
+
+/// What the search for the most probable u found, the same on every rank.
+struct MostProbable {
+  std::vector<float> u;          ///< of the decoder
+  double value = 0, spread = 0;  ///< log-density; by how much the worst of the starts ended below the best
+  std::vector<float> map;        ///< [H, W]
+  double amplitude = 1;          ///< of what the decoder leaves out
+  std::vector<float> deviation;  ///< [H, W] that of the residual field in the map
+  Expansion expansion;           ///< about the posterior's mean
+};
+
+/// Maps are expanded about the posterior's mean, and at first about one that fits the data. Likewise the residual's
+/// deviation depends on how bright the map is, and is taken to be as for a field of zeros at first, and then as for the
+/// most probable one. Its amplitude is that which makes the data likeliest, given what z lets expect.
+MostProbable most_probable(const Space& space, const Settings& s, const AutoencoderMaps& maps,
+                           const ResidualModel& residual) {
+  constexpr int rounds = 4;
+  const Grid grid = maps.grid();
+  const double pixel = maps.model().record.pixel_arcmin;
+  const FieldTransformSettings& transform = maps.model().record.field;
+  std::vector<float> v0;
+  for (const float value : diffusive_fill(grid, s.data, s.mask))
+    v0.push_back(static_cast<float>(transform.field_of(static_cast<double>(value))));
+  MostProbable found{{}, 0, 0, {}, 1, {}, Expansion(transform, v0)};
+  const MaskedBeam instrument(grid, s.mask, s.beam_arcmin / pixel, 1);
+  VaeDecoder decoder(maps.vae(), found.expansion, 1, s.compute);
+  ResidualField field(instrument, grid, pixel, residual.multipole, residual.power, s.noise, 1);
+  DecodedPosterior posterior(decoder, instrument, field, s.data);
+  VaeRunner runner(maps.vae(), 1, s.compute);
+  runner.load(space);
+
+  /// @param decoded  [H, W] the decoder's field
   const auto set_deviation = [&](const std::vector<float>& decoded) {
-    deviation.clear();
-    for (const float g : decoded)
-      deviation.push_back(static_cast<float>(residual.deviation_at(static_cast<double>(g))));
-    field.set_deviation(deviation);
+    found.deviation.clear();
+    for (std::size_t i = 0; i < decoded.size(); ++i)
+      found.deviation.push_back(static_cast<float>(found.amplitude) * found.expansion.slope[i] *
+                                static_cast<float>(residual.deviation_at(static_cast<double>(decoded[i]))));
+    field.set_deviation(found.deviation);
   };
+  const auto fields_of = [&](std::vector<float> expanded) {
+    for (std::size_t i = 0; i < expanded.size(); ++i) expanded[i] = found.expansion.field_of(expanded[i], i);
+    return expanded;
+  };
+
   set_deviation(std::vector<float>(s.mask.size(), 0));
-  std::vector<float> best;
+  const auto size = static_cast<std::size_t>(posterior.size());
   double lowest = 0;
   for (int start = 0; start < s.starts; ++start) {  // of which the first is the prior's
     report_alive();
@@ -179,19 +268,30 @@ std::vector<float> most_probable(const Space& space, const Settings& s, const Re
     const DrawKey key{s.common.seed, Purpose::latent, static_cast<std::uint32_t>(start), 0};
     for (std::size_t i = 0; start > 0 && i < size; ++i) from[i] = normal(key, i);
     double reached = 0;
-    const std::vector<float> found = maximum_of(space, posterior, from, s.iterations, reached);
+    const std::vector<float> end = maximum_of(space, posterior, from, s.iterations, reached);
     lowest = start == 0 ? reached : std::min(lowest, reached);
-    if (start > 0 && reached <= value) continue;
-    best = found;
-    value = reached;
+    if (start > 0 && reached <= found.value) continue;
+    found.u = end;
+    found.value = reached;
   }
-  spread = value - lowest;
-  for (int round = 0; round < 2; ++round) {
+  found.spread = found.value - lowest;
+  for (int round = 0; round < rounds; ++round) {
     report_alive();
-    set_deviation(posterior.decoded(space, best));
-    best = maximum_of(space, posterior, best, s.iterations, value);
+    const std::vector<float> decoded = fields_of(posterior.decoded(space, found.u));
+    found.expansion = Expansion(transform, fields_of(posterior.mean(space, found.u)));
+    decoder.set_expansion(found.expansion);
+    found.amplitude = std::exp(residual.log_amplitude(latent_of(space, runner, maps.vae(), found.u)));
+    set_deviation(decoded);
+    if (residual.spread > 0) {
+      found.amplitude *=
+          field.fit_amplitude(space, s.common.seed, posterior.left_of_data(space, found.u), 2 * residual.spread);
+      set_deviation(decoded);
+    }
+    found.u = maximum_of(space, posterior, found.u, s.iterations, found.value);
   }
-  return best;
+  for (const float v : fields_of(posterior.mean(space, found.u)))
+    found.map.push_back(static_cast<float>(transform.map_of(static_cast<double>(v))));
+  return found;
 }
 
 // --- checkpoints -----------------------------------------------------------------------------------------------------
@@ -349,33 +449,23 @@ ExitCode run_inpaint(const CommandLine& line) {
 
   const Space space;
   const ResidualModel residual = residual_of(comm, space, maps, others.get(), chosen, s.common.seed, s.compute);
-  const double pixel = maps.model().record.pixel_arcmin;
-  const auto field_of = [&](const LinearOperator& instrument, int batch) {
-    return ResidualField(instrument, grid, pixel, residual.multipole, residual.power, s.noise, batch);
-  };
-  double best_value = 0, spread = 0;
-  std::vector<float> best, maximum, deviation;
-  {
-    const MaskedBeam instrument(grid, s.mask, s.beam_arcmin / pixel, 1);
-    VaeDecoder decoder(maps.vae(), 1, s.compute);
-    ResidualField field = field_of(instrument, 1);
-    DecodedPosterior posterior(decoder, instrument, field, s.data);
-    best = most_probable(space, s, residual, posterior, field, best_value, spread, deviation);
-    maximum = posterior.mean(space, best);
-  }
-  char text[160];
-  std::snprintf(text, sizeof text,
-                "most probable map: log-density %.1f; of %d starts the worst ended %.1f below the best", best_value,
-                s.starts, spread);
+  const MostProbable best = most_probable(space, s, maps, residual);
+  char text[200];
+  std::snprintf(
+      text, sizeof text,
+      "most probable map: log-density %.1f; of %d starts the worst ended %.1f below the best; small scales are "
+      "%.2f times as strong as usual",
+      best.value, s.starts, best.spread, best.amplitude);
   log::info(text);
 
   const int batch = static_cast<int>(std::clamp<std::int64_t>(shard.count, 1, s.common.batch));
+  const double pixel = maps.model().record.pixel_arcmin;
   const MaskedBeam instrument(grid, s.mask, s.beam_arcmin / pixel, batch);
-  VaeDecoder decoder(maps.vae(), batch, s.compute);
-  ResidualField field = field_of(instrument, batch);
-  field.set_deviation(deviation);
+  VaeDecoder decoder(maps.vae(), best.expansion, batch, s.compute);
+  ResidualField field(instrument, grid, pixel, residual.multipole, residual.power, s.noise, batch);
+  field.set_deviation(best.deviation);
   DecodedPosterior posterior(decoder, instrument, field, s.data);
-  s.sampler.metric = metric_at(space, posterior, best);
+  s.sampler.metric = metric_at(space, posterior, best.u);
   std::vector<VectorChain> list;
   for (const std::int64_t chain : indices_of(shard))
     list.push_back(begin_vector_chain(s.sampler, posterior.size(), chain));
@@ -426,7 +516,10 @@ ExitCode run_inpaint(const CommandLine& line) {
                                                       {chain.draws.begin() + static_cast<long>(draw) * length,
                                                        chain.draws.begin() + static_cast<long>(end) * length},
                                                       keys);
-      samples.insert(samples.end(), drawn.begin(), drawn.end());
+      for (std::size_t i = 0; i < drawn.size(); ++i) {
+        const float field_there = best.expansion.field_of(drawn[i], i % pixels);
+        samples.push_back(static_cast<float>(maps.model().record.field.map_of(static_cast<double>(field_there))));
+      }
     }
     latent.insert(latent.end(), chain.draws.begin(), chain.draws.end());
     log_density.insert(log_density.end(), chain.log_density.begin(), chain.log_density.end());
@@ -481,8 +574,8 @@ ExitCode run_inpaint(const CommandLine& line) {
     result.write_map(std::string("/summary/quantile_") + levels[q].first, grid,
                      comm.is_root() ? summary.quantiles[q].data() : nullptr, "1",
                      std::string("posterior quantile, ") + levels[q].first + " %");
-  result.write_map("/reference/maximum", grid, maximum.data(), "1", "most probable map");
-  result.write_map("/reference/residual_deviation", grid, deviation.data(), "1",
+  result.write_map("/reference/maximum", grid, best.map.data(), "1", "most probable map");
+  result.write_map("/reference/residual_deviation", grid, best.deviation.data(), "1",
                    "deviation of what the decoder leaves out, a priori");
   result.write_map("/reference/diffusive", grid, filled.data(), "1", "Laplace's equation solved where not observed");
   result.write_map("/data/map", grid, s.truth.data(), "1",
@@ -491,8 +584,9 @@ ExitCode run_inpaint(const CommandLine& line) {
   hdf5.attribute("/data", "mean", s.mean);
   hdf5.attribute("/data", "deviation", s.deviation);
   hdf5.attribute("/sample_stats", "nested_r_hat", r_hat);
-  hdf5.attribute("/sample_stats", "maximum_log_density", best_value);
-  hdf5.attribute("/sample_stats", "spread_of_starts", spread);
+  hdf5.attribute("/sample_stats", "maximum_log_density", best.value);
+  hdf5.attribute("/sample_stats", "spread_of_starts", best.spread);
+  hdf5.attribute("/sample_stats", "residual_amplitude", best.amplitude);
   result.write_provenance(config, static_cast<std::int64_t>(s.common.seed), s.common.inputs, watch.seconds());
   result.commit();
   comm.together([&] {

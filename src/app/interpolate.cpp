@@ -82,7 +82,7 @@ ExitCode run_interpolate(const CommandLine& line) {
   const auto latent = static_cast<std::size_t>(maps.vae().latent());
   const auto ends_of = [&](std::int64_t pair) {
     const auto p = static_cast<std::size_t>(pair);
-    return std::pair(encoded(space, *runner, maps.read(from[p])), encoded(space, *runner, maps.read(to[p])));
+    return std::pair(maps.encoded(space, *runner, maps.read(from[p])), maps.encoded(space, *runner, maps.read(to[p])));
   };
   series.draw = [&](std::int64_t first, int n, const MapBatch& out) {
     std::vector<float> z;
@@ -94,7 +94,7 @@ ExitCode run_interpolate(const CommandLine& line) {
       const std::vector<float> at = on_the_way(ends.first, ends.second, latent, t);
       z.insert(z.end(), at.begin(), at.end());
     }
-    const std::vector<float> all = decoded(space, *runner, z);
+    const std::vector<float> all = maps.decoded(space, *runner, z);
     std::vector<StandardMap> found;
     const auto pixels = static_cast<long>(series.grid.pixels());
     for (int i = 0; i < n; ++i) found.push_back({{all.begin() + i * pixels, all.begin() + (i + 1) * pixels}});

@@ -11,8 +11,9 @@ namespace umbriel {
 namespace {
 
 /// Mean map of `draws` decoded draws for map number `map` of the files; draws are added in order.
-std::vector<float> mean_of_draws(const Space& space, VaeRunner& runner, const std::vector<float>& statistics,
-                                 std::uint64_t seed, std::int64_t map, int draws) {
+std::vector<float> mean_of_draws(const Space& space, const AutoencoderMaps& maps, VaeRunner& runner,
+                                 const std::vector<float>& statistics, std::uint64_t seed, std::int64_t map,
+                                 int draws) {
   const std::size_t latent = statistics.size() / 2;
   std::vector<double> sum(static_cast<std::size_t>(runner.grid().pixels()), 0);
   for (int first = 0; first < draws; first += runner.batch()) {
@@ -22,8 +23,8 @@ std::vector<float> mean_of_draws(const Space& space, VaeRunner& runner, const st
       const DrawKey key{seed, Purpose::latent, static_cast<std::uint32_t>(map), static_cast<std::uint32_t>(draw + 1)};
       for (std::size_t c = 0; c < latent; ++c) z.push_back(statistics[c] + statistics[latent + c] * normal(key, c));
     }
-    const std::vector<float> maps = decoded(space, runner, z);
-    for (std::size_t i = 0; i < maps.size(); ++i) sum[i % sum.size()] += static_cast<double>(maps[i]);
+    const std::vector<float> decoded = maps.decoded(space, runner, z);
+    for (std::size_t i = 0; i < decoded.size(); ++i) sum[i % sum.size()] += static_cast<double>(decoded[i]);
   }
   std::vector<float> mean;
   for (const double value : sum) mean.push_back(static_cast<float>(value / draws));
@@ -65,7 +66,7 @@ ExitCode run_reconstruct(const CommandLine& line) {
     for (std::int64_t i = first; i < first + n; ++i) {
       const std::int64_t map = chosen[static_cast<std::size_t>(i)];
       means.push_back(
-          {mean_of_draws(space, *runner, encoded(space, *runner, maps.read(map)), series.seed, map, draws)});
+          {mean_of_draws(space, maps, *runner, maps.encoded(space, *runner, maps.read(map)), series.seed, map, draws)});
     }
     Kokkos::deep_copy(Kokkos::subview(out, std::make_pair(0, n), Kokkos::ALL, Kokkos::ALL),
                       batch_of(means, series.grid));
@@ -84,7 +85,7 @@ ExitCode run_reconstruct(const CommandLine& line) {
         squares += static_cast<double>(residual.back()) * static_cast<double>(residual.back());
       }
       input.insert(input.end(), standard.values.begin(), standard.values.end());
-      const std::vector<float> statistics = encoded(space, *runner, standard);
+      const std::vector<float> statistics = maps.encoded(space, *runner, standard);
       latent_mean.insert(latent_mean.end(), statistics.begin(), statistics.begin() + static_cast<long>(latent));
       latent_deviation.insert(latent_deviation.end(), statistics.begin() + static_cast<long>(latent), statistics.end());
       index.push_back(map);

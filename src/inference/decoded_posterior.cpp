@@ -42,7 +42,7 @@ DecodedPosterior::DecodedPosterior(MapDecoder& decoder, const LinearOperator& in
   Kokkos::deep_copy(data_, host);
 }
 
-MapBatch DecodedPosterior::decode_and_compare(const Space& space, const std::vector<float>& points) {
+MapBatch DecodedPosterior::left_of_data(const Space& space, const std::vector<float>& points) {
   const Grid grid = decoder_.grid();
   instrument_.apply(space, decoder_.decode(space, points), count(points), left_);
   for_each_element("umbriel::left_of_data", space, count(points), grid.height, grid.width, Subtract{data_, left_});
@@ -53,7 +53,7 @@ std::vector<double> DecodedPosterior::evaluate(const Space& space, const std::ve
                                                std::vector<float>& gradient) {
   const Grid grid = decoder_.grid();
   const int n = count(points);
-  const MapBatch left = decode_and_compare(space, points);
+  const MapBatch left = left_of_data(space, points);
   field_.solve(space, n, left, solution_);
   const View1<double> forms("umbriel::quadratic_forms", static_cast<std::size_t>(n));
   sum_each_map("umbriel::quadratic_form", space, n, grid.height, grid.width, sums_, forms, Product{left, solution_});
@@ -86,7 +86,7 @@ std::vector<float> DecodedPosterior::decoded(const Space& space, const std::vect
 
 std::vector<float> DecodedPosterior::mean(const Space& space, const std::vector<float>& points) {
   const int n = count(points);
-  field_.solve(space, n, decode_and_compare(space, points), solution_);
+  field_.solve(space, n, left_of_data(space, points), solution_);
   field_.mean(space, n, solution_, pulled_);
   space.fence();
   return with_decoded(space, points, pulled_);
@@ -94,7 +94,7 @@ std::vector<float> DecodedPosterior::mean(const Space& space, const std::vector<
 
 std::vector<float> DecodedPosterior::draw(const Space& space, const std::vector<float>& points,
                                           const std::vector<DrawKey>& keys) {
-  field_.draw(space, keys, decode_and_compare(space, points), pulled_);
+  field_.draw(space, keys, left_of_data(space, points), pulled_);
   return with_decoded(space, points, pulled_);
 }
 

@@ -37,6 +37,9 @@ class DecodedPosterior final : public VectorDensity {
   std::vector<double> evaluate(const Space& space, const std::vector<float>& points,
                                std::vector<float>& gradient) override;
 
+  /// What is left of the data, d - A g, of points [n, size], n <= batch(), valid until the next call. @return [>= n, H,
+  /// W]
+  MapBatch left_of_data(const Space& space, const std::vector<float>& points);
   /// @{ Maps [n, H, W] of points [n, size], n <= batch(), on the host: g(u); g(u) and the mean of r given u and the
   /// data; g(u) and a draw of r, of stream keys[i] (its purpose is set here).
   std::vector<float> decoded(const Space& space, const std::vector<float>& points);
@@ -46,8 +49,6 @@ class DecodedPosterior final : public VectorDensity {
 
  private:
   int count(const std::vector<float>& points) const { return static_cast<int>(points.size()) / decoder_.size(); }
-  /// What is left of the data, d - A g.
-  MapBatch decode_and_compare(const Space& space, const std::vector<float>& points);
   std::vector<float> with_decoded(const Space& space, const std::vector<float>& points, const MapBatch& r);
 
   MapDecoder& decoder_;

@@ -85,6 +85,7 @@ void ResidualField::set_deviation(const std::vector<float>& deviation) {
     std::copy(from.begin(), from.end(), host.data());
     Kokkos::deep_copy(to, host);
   };
+  h_ = deviation;
   copy_to(deviation_, deviation);
   const auto pixels = static_cast<double>(deviation.size());
   const auto square = [](float h) { return static_cast<double>(h) * static_cast<double>(h); };
@@ -179,29 +180,88 @@ void ResidualField::mean(const Space& space, int n, const MapBatch& solution, co
   rho_.covary(space, n, pulled_, deviation_, mean);
 }
 
+void ResidualField::simulate(const Space& space, const std::vector<DrawKey>& prior, const std::vector<DrawKey>& noise,
+                             const MapBatch& r, const MapBatch& data) {
+  const int n = static_cast<int>(prior.size());
+  const View1<DrawKey> keys("umbriel::residual_keys", prior.size());
+  upload(prior, keys);
+  rho_.draw(space, keys, n, r);
+  for_each_element("umbriel::scale_maps", space, n, grid_.height, grid_.width, Scale{r, r, deviation_});
+  instrument_.apply(space, r, n, data);
+  upload(noise, keys);
+  fill_normals(space, product_, keys, n);
+  instrument_.keep_observed(space, product_, n);
+  for_each_element("umbriel::add_noise", space, n, grid_.height, grid_.width,
+                   Add{product_, data, static_cast<float>(noise_)});
+}
+
+std::vector<double> ResidualField::forms(const Space& space, int n, const MapBatch& data, const MapBatch& solution) {
+  const auto maps = static_cast<std::size_t>(n);
+  solve(space, n, data, solution);
+  const View1<double> sums("umbriel::sums", maps);
+  const auto dot = [&](const MapBatch& with) {
+    sum_each_map("umbriel::dot_of_maps", space, n, grid_.height, grid_.width, sums_, sums, Product{with, solution});
+    space.fence();
+    return download(sums, maps);
+  };
+  std::vector<double> forms = dot(data);  // s^T S s
+  const std::vector<double> squares = dot(solution);
+  for (std::size_t i = 0; i < maps; ++i) forms[i] -= noise_ * noise_ * squares[i];
+  return forms;
+}
+
+double ResidualField::fit_amplitude(const Space& space, std::uint64_t seed, const MapBatch& data, double spread) {
+  constexpr int simulations = 24, most_steps = 20;
+  constexpr double longest = 1, enough = 0.01;  // steps of ln c^2
+  constexpr double farthest = 4;                // in spreads, for data that are nothing like the field
+  const std::vector<float> h = h_;
+  const auto maps = static_cast<std::size_t>(batch_);
+  const MapBatch r("umbriel::simulated_residual", maps, grid_.height, grid_.width);
+  const MapBatch simulated("umbriel::simulated_data", maps, grid_.height, grid_.width);
+  const MapBatch solution("umbriel::amplitude_solution", maps, grid_.height, grid_.width);
+  double logarithm = 0;
+  for (int step = 0; step < most_steps; ++step) {
+    const double q = forms(space, 1, data, solution)[0];
+    double sum = 0, squares = 0;
+    for (int first = 0; first < simulations; first += batch_) {
+      const int n = std::min(batch_, simulations - first);
+      std::vector<DrawKey> prior, noise;  // the same at each step, so that steps converge
+      for (int i = first; i < first + n; ++i) {
+        prior.push_back({seed, Purpose::amplitude_fit, static_cast<std::uint32_t>(i), 0});
+        noise.push_back({seed, Purpose::amplitude_fit, static_cast<std::uint32_t>(i), 1});
+      }
+      simulate(space, prior, noise, r, simulated);
+      for (const double form : forms(space, n, simulated, solution)) sum += form, squares += form * form;
+    }
+    const double mean = sum / simulations, variance = (squares - sum * mean) / (simulations - 1);
+    const double weight = 1 / (spread * spread);
+    const double change =
+        std::clamp((0.5 * (q - mean) - weight * logarithm) / (0.25 * variance + weight), -longest, longest);
+    logarithm = std::clamp(logarithm + change, -farthest * spread, farthest * spread);
+    std::vector<float> scaled;
+    for (const float value : h) scaled.push_back(static_cast<float>(std::exp(0.5 * logarithm)) * value);
+    set_deviation(scaled);
+    if (std::fabs(change) < enough) break;
+  }
+  return std::exp(0.5 * logarithm);
+}
+
 void ResidualField::draw(const Space& space, const std::vector<DrawKey>& keys, const MapBatch& data,
                          const MapBatch& r) {
   const int n = static_cast<int>(keys.size());
-  const View1<DrawKey> streams("umbriel::residual_keys", keys.size());
-  const auto streams_of = [&](Purpose purpose) {
+  const auto with = [&](Purpose purpose) {
     std::vector<DrawKey> of = keys;
     for (DrawKey& key : of) key.purpose = purpose;
-    upload(of, streams);
-    return streams;
+    return of;
   };
   const MapBatch prior("umbriel::residual_prior", keys.size(), grid_.height, grid_.width);
-  rho_.draw(space, streams_of(Purpose::realisation_prior), n, prior);
-  for_each_element("umbriel::scale_maps", space, n, grid_.height, grid_.width, Scale{prior, prior, deviation_});
-
-  instrument_.apply(space, prior, n, pulled_);
-  fill_normals(space, product_, streams_of(Purpose::realisation_noise), n);
-  instrument_.keep_observed(space, product_, n);
+  const MapBatch simulated("umbriel::simulated_data", keys.size(), grid_.height, grid_.width);
+  simulate(space, with(Purpose::realisation_prior), with(Purpose::realisation_noise), prior, simulated);
   const auto add = [&](const MapBatch& from, const MapBatch& to, double factor) {
     for_each_element("umbriel::add_maps", space, n, grid_.height, grid_.width,
                      Add{from, to, static_cast<float>(factor)});
   };
-  add(pulled_, data, -1);
-  add(product_, data, -noise_);
+  add(simulated, data, -1);
   const MapBatch solution("umbriel::residual_solution", keys.size(), grid_.height, grid_.width);
   solve(space, n, data, solution);
   mean(space, n, solution, r);

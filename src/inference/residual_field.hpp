@@ -33,6 +33,13 @@ class ResidualField {
   /// @param deviation  [H, W] h, on the host, > 0
   void set_deviation(const std::vector<float>& deviation);
 
+  /// Multiplies h by the factor c that makes the data likeliest, a priori ln c^2 ~ N(0, spread^2), by Fisher's scoring:
+  ///   d ln p / d ln c^2 = 1/2 (q - <q>),  q = s^T A h R h A^T s,  s = S^-1 data,
+  /// and the information is <(q - <q>)^2> / 4, both means over data simulated with c. ln c^2 stays within 4 spreads.
+  /// @param data  [1, H, W] d - A g, zero where nothing is observed; kept
+  /// @return c
+  double fit_amplitude(const Space& space, std::uint64_t seed, const MapBatch& data, double spread);
+
   /// solution[i] <- S^-1 data[i], i < n. What a map gives does not depend on the batch. Data that are not finite have
   /// no solution, and their products with what is returned are not finite.
   /// @param data      [>= n, H, W] zero where nothing is observed; kept
@@ -49,6 +56,11 @@ class ResidualField {
   int iterations() const { return iterations_; }
 
  private:
+  /// r[i] <- h rho, data[i] <- A r + n, i < n, of streams that `prior` and `noise` give to the map.
+  void simulate(const Space& space, const std::vector<DrawKey>& prior, const std::vector<DrawKey>& noise,
+                const MapBatch& r, const MapBatch& data);
+  /// s^T A h R h A^T s of each of n maps of data, with s = S^-1 data.
+  std::vector<double> forms(const Space& space, int n, const MapBatch& data, const MapBatch& solution);
   /// to <- (A h R h A^T + sigma^2) from
   void apply(const Space& space, int n, const MapBatch& from, const MapBatch& to);
   void precondition(const Space& space, int n, const MapBatch& from, const MapBatch& to);
@@ -59,6 +71,7 @@ class ResidualField {
   int batch_, iterations_ = 0;
   RealFft fft_;
   StationaryField rho_;
+  std::vector<float> h_;
   View2<float> deviation_, inverse_scale_;  ///< h, 1 / D
   View2<float> inverse_;                    ///< over the pixels: transforms are not scaled
   MapBatch pulled_, residual_, direction_, product_, preconditioned_;

@@ -13,6 +13,9 @@
 namespace umbriel {
 namespace {
 
+/// Where a map reaches below -kappa0 it is taken to be this share of kappa0 above.
+constexpr double least_share = 1e-3;
+
 struct Logarithm {
   MapBatch maps, fields;
   float kappa0, least, mean;
@@ -238,6 +241,26 @@ double minimum(double a, double b, const F& f) {
 
 }  // namespace
 
+std::string FieldTransformSettings::name() const {
+  if (standardised) return lognormal ? "standardised-lognormal" : "standardised";
+  return lognormal ? "lognormal" : "linear";
+}
+
+double FieldTransformSettings::field_of(double map) const {
+  const double u = lognormal ? std::log(std::max(map + kappa0, least_share * kappa0)) : map;
+  return (u - mean) / std::sqrt(power.front());
+}
+
+double FieldTransformSettings::map_of(double field) const {
+  const double u = field * std::sqrt(power.front()) + mean;
+  return lognormal ? std::exp(u) - kappa0 : u;
+}
+
+double FieldTransformSettings::slope_at(double field) const {
+  const double deviation = std::sqrt(power.front());
+  return lognormal ? deviation * std::exp(field * deviation + mean) : deviation;
+}
+
 std::string FieldTransformSettings::spectrum_text() const {
   std::string text;
   char line[64];
@@ -263,10 +286,10 @@ void standardise(const Space& space, const MapBatch& maps, int n, const MapBatch
 FieldTransformSettings fit_field_transform(const Config& config, const HostMaps& given, double pixel_arcmin,
                                            FieldTransformDefaults defaults) {
   FieldTransformSettings s;
-  const std::string transform =
-      config.choice("field.transform", defaults.transform, {"lognormal", "linear", "standardised"});
-  s.lognormal = transform == "lognormal";
-  s.standardised = transform == "standardised";
+  const std::string transform = config.choice("field.transform", defaults.transform,
+                                              {"lognormal", "linear", "standardised", "standardised-lognormal"});
+  s.lognormal = transform == "lognormal" || transform == "standardised-lognormal";
+  s.standardised = transform == "standardised" || transform == "standardised-lognormal";
   const bool whiten = config.flag("field.whiten", defaults.whiten);
   const Grid grid{static_cast<int>(given.extent(1)), static_cast<int>(given.extent(2))};
   HostMaps maps = given;
@@ -312,7 +335,8 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
     }
   }
   const Logarithms u = logarithms(maps, s.lognormal, s.kappa0);
-  s.mean = s.standardised ? 0 : u.mean;
+  const bool unit = s.standardised && !s.lognormal;  // already of no mean and unit variance
+  s.mean = unit ? 0 : u.mean;
   if (whiten) {
     std::vector<double> power = spectrum(u.values);
     // Where the maps have no power, as simulated ones have no mean, there is rounding, which must not be made large.
@@ -328,7 +352,7 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
     for (std::size_t i = 0; i < u.values.size(); ++i)
       variance += static_cast<double>(u.values.data()[i]) * static_cast<double>(u.values.data()[i]);
     s.multipole = {1};
-    s.power = {s.standardised ? 1 : variance / count};
+    s.power = {unit ? 1 : variance / count};
   }
   return s;
 }
@@ -386,10 +410,10 @@ void FieldTransform::forward(const Space& space, const MapBatch& maps, int n, co
     }
     standardise(space, maps, n, fields, means_, deviations_, sums_);
   }
-  sum_each_map(
-      "umbriel::field_logarithm", space, n, grid.height, grid.width, sums_, log_jacobian,
-      Logarithm{settings_.standardised ? fields : maps, fields, static_cast<float>(settings_.kappa0), static_cast<float>(1e-3 * settings_.kappa0),
-                static_cast<float>(settings_.mean), settings_.lognormal});
+  sum_each_map("umbriel::field_logarithm", space, n, grid.height, grid.width, sums_, log_jacobian,
+               Logarithm{settings_.standardised ? fields : maps, fields, static_cast<float>(settings_.kappa0),
+                         static_cast<float>(least_share * settings_.kappa0), static_cast<float>(settings_.mean),
+                         settings_.lognormal});
   Kokkos::parallel_for("umbriel::field_jacobian", Range(space, 0, n), FinishJacobian{log_jacobian, log_jacobian_});
   filter(space, fields, n, whiten_, fields);
 }
@@ -409,16 +433,16 @@ void FieldTransform::backward(const Space& space, const MapBatch& maps, int n, c
   const Grid grid = fft_.grid();
   for_each_element("umbriel::field_logarithm_backward", space, n, grid.height, grid.width,
                    LogarithmBackward{maps, dmaps, static_cast<float>(settings_.kappa0),
-                                     static_cast<float>(1e-3 * settings_.kappa0), dlog_jacobian});
+                                     static_cast<float>(least_share * settings_.kappa0), dlog_jacobian});
 }
 
 void FieldTransform::logarithm(const Space& space, const MapBatch& maps, int n, const MapBatch& fields) const {
   const Grid grid = fft_.grid();
-  for_each_element(
-      "umbriel::field_scaled_logarithm", space, n, grid.height, grid.width,
-      ScaledLogarithm{{maps, fields, static_cast<float>(settings_.kappa0), static_cast<float>(1e-3 * settings_.kappa0),
-                       static_cast<float>(settings_.mean), settings_.lognormal},
-                      static_cast<float>(1 / deviation_)});
+  for_each_element("umbriel::field_scaled_logarithm", space, n, grid.height, grid.width,
+                   ScaledLogarithm{{maps, fields, static_cast<float>(settings_.kappa0),
+                                    static_cast<float>(least_share * settings_.kappa0),
+                                    static_cast<float>(settings_.mean), settings_.lognormal},
+                                   static_cast<float>(1 / deviation_)});
 }
 
 }  // namespace umbriel

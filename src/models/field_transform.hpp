@@ -1,8 +1,10 @@
 /// Brings maps to where generative models learn: near to white noise of unit variance, by a map of their own that is
 /// invertible and of known Jacobian.
 ///
-///   u = ln(kappa + kappa0) - mean   "lognormal", or u = kappa - mean, "linear", or "standardised": each map less its own
-///                                   mean, over its own standard deviation
+///   u = ln(kappa + kappa0) - mean   "lognormal", or u = kappa - mean, "linear", or "standardised": each map less its
+///   own
+///                                   mean, over its own standard deviation; or "standardised-lognormal", the logarithm
+///                                   of such a map, shifted
 ///   x = F^-1[F[u] / sqrt(P)]        P(l) the power of u, both fitted to the training maps
 ///   ln |dx / dkappa| = - sum over pixels of ln(kappa + kappa0) - 1/2 sum over modes of ln P
 ///
@@ -30,12 +32,21 @@ struct FieldTransformSettings {
   double highest = 0;  ///< pixel of the maps that it was fitted to, standardised where maps are; 0: not known
   std::vector<double> multipole, power;  ///< power a mode of the orthonormal transform; between, linear in logarithms
 
+  /// "lognormal", "linear", "standardised" or "standardised-lognormal"
+  std::string name() const;
   /// As lines "multipole power".
   std::string spectrum_text() const;
+
+  /// @{ Of one pixel, where the transform is not whitened: x of a map, standardised where maps are; the map's value at
+  /// x; and d map / d x there.
+  double field_of(double map) const;
+  double map_of(double field) const;
+  double slope_at(double field) const;
+  /// @}
 };
 
 /// Fits to maps.
-///   field.transform = "lognormal"  or "linear", "standardised"
+///   field.transform = "lognormal"  or "linear", "standardised", "standardised-lognormal"
 ///   field.kappa0                   default: that of the largest likelihood of a lognormal field
 ///   field.whiten = true
 /// @param maps      [n, H, W] on the host

@@ -30,7 +30,7 @@ void GenerativeModelRecord::save(const std::string& path, const nn::ParameterSet
   more["umbriel.width"] = std::to_string(grid.width);
   more["umbriel.height"] = std::to_string(grid.height);
   more["umbriel.pixel_arcmin"] = exact(pixel_arcmin);
-  more["umbriel.field"] = field.lognormal ? "lognormal" : field.standardised ? "standardised" : "linear";
+  more["umbriel.field"] = field.name();
   more["umbriel.field.kappa0"] = exact(field.kappa0);
   more["umbriel.field.mean"] = exact(field.mean);
   more["umbriel.field.highest"] = exact(field.highest);
@@ -64,8 +64,11 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
   record.grid = {static_cast<int>(number("umbriel.height", 2, 65536)),
                  static_cast<int>(number("umbriel.width", 2, 65536))};
   record.pixel_arcmin = number("umbriel.pixel_arcmin", 1e-4, 1e4);
-  record.field.lognormal = entry("umbriel.field") == "lognormal";
-  record.field.standardised = entry("umbriel.field") == "standardised";
+  const std::string transform = entry("umbriel.field");
+  record.field.standardised = transform.starts_with("standardised");
+  record.field.lognormal = transform.ends_with("lognormal");
+  require(transform == record.field.name(), ExitCode::input, "there is no transform \"" + transform + "\"", path,
+          "give a file that this version of umbriel wrote");
   record.field.kappa0 = number("umbriel.field.kappa0", 0, 1e9);
   record.field.mean = number("umbriel.field.mean", -1e9, 1e9);
   if (metadata.count("umbriel.field.highest") > 0) record.field.highest = number("umbriel.field.highest", -1e30, 1e30);

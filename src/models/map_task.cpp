@@ -131,7 +131,8 @@ void MapTask::write_conditions(std::int64_t map, float* out) const {
 std::string MapTask::describe() const {
   char text[160];
   if (field_.lognormal) {
-    std::snprintf(text, sizeof text, "; learned as ln(kappa + %.4g)", field_.kappa0);
+    std::snprintf(text, sizeof text, "; %slearned as ln(map + %.4g)", field_.standardised ? "each standardised, " : "",
+                  field_.kappa0);
   } else {
     std::snprintf(text, sizeof text, field_.standardised ? "; each standardised" : "; learned as it is");
   }

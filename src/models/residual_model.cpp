@@ -8,8 +8,10 @@
 #include <sstream>
 
 #include "umbriel/maps/radial_bins.hpp"
+#include "umbriel/models/latent_flow.hpp"
 #include "umbriel/models/vae.hpp"
 #include "umbriel/mpi/exact_sum.hpp"
+#include "umbriel/ops/elementwise.hpp"
 #include "umbriel/rng/normal.hpp"
 
 namespace umbriel {
@@ -17,6 +19,7 @@ namespace {
 
 constexpr const char* deviation_key = "umbriel.residual.deviation";
 constexpr const char* power_key = "umbriel.residual.power";
+constexpr const char* amplitude_key = "umbriel.residual.amplitude";
 
 /// The stream of normals for the encoder, under Purpose::training_noise; vae.cpp has 0 and 1.
 constexpr std::uint32_t draw_of_residual = 2;
@@ -55,6 +58,12 @@ std::vector<double> values_of(const MapBatch& map) {
   return {host.data(), host.data() + host.size()};
 }
 
+ExactSum number_of(std::size_t n) {
+  ExactSum sum;
+  sum.add(static_cast<double>(n));
+  return sum;
+}
+
 /// Bins of decoded values, in units of a map's deviation, for a first look; those with few pixels are joined.
 constexpr double lowest_value = -6, bin_width = 0.25;
 constexpr std::size_t value_bins = 72;
@@ -79,10 +88,39 @@ void join_bins(const std::vector<double>& sums, ResidualModel& model) {
   }
 }
 
-/// maps += h(maps) rho, with h linear between the values of a table.
+/// The last octave of latent variables, [first, second).
+std::pair<int, int> last_octave(int latent) {
+  const std::vector<int> octaves = latent_octaves(latent);
+  return {octaves[octaves.size() - 2], octaves.back()};
+}
+
+/// q: ln rms of latent variables [begin, end) of map n.
+template <class Maps>
+KOKKOS_INLINE_FUNCTION double log_rms(const Maps& latent, std::int64_t n, int begin, int end) {
+  double sum = 0;
+  for (int c = begin; c < end; ++c) sum += static_cast<double>(latent(n, 0, c)) * static_cast<double>(latent(n, 0, c));
+  return 0.5 * math::log(sum / (end - begin) + 1e-12);
+}
+
+/// c
+struct Amplitude {
+  MapBatch latent;
+  View1<DrawKey> keys;
+  double offset, slope, spread;
+  int begin, end;
+  View1<float> out;
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const {
+    DrawKey key = keys(n);
+    ++key.step;
+    out(n) = static_cast<float>(
+        math::exp(offset + slope * log_rms(latent, n, begin, end) + spread * static_cast<double>(normal(key, 0))));
+  }
+};
+
+/// maps += amplitude h(maps) rho, with h linear between the values of a table.
 struct AddResidual {
   MapBatch rho, maps;
-  View1<float> value, deviation;
+  View1<float> value, deviation, amplitude;
   KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const {
     const float decoded = maps(n, y, x);
     const auto count = static_cast<int>(value.size());
@@ -93,7 +131,7 @@ struct AddResidual {
       const float t = (decoded - value(above - 1)) / (value(above) - value(above - 1));
       h = (1 - t) * deviation(above - 1) + t * deviation(above);
     }
-    maps(n, y, x) = decoded + h * rho(n, y, x);
+    maps(n, y, x) = decoded + amplitude(n) * h * rho(n, y, x);
   }
 };
 
@@ -110,14 +148,22 @@ View1<float> table(const std::vector<double>& values) {
 ResidualDraws::ResidualDraws(const ResidualModel& model, Grid grid, double pixel_arcmin, int batch)
     : grid_(grid),
       rho_(grid, pixel_arcmin, model.multipole, model.power, batch),
+      offset_(model.offset),
+      slope_(model.slope),
+      spread_(model.spread),
       value_(table(model.value)),
       deviation_(table(model.deviation)),
+      amplitude_("umbriel::residual_amplitude", static_cast<std::size_t>(batch)),
       draws_("umbriel::residual_draws", batch, grid.height, grid.width) {}
 
-void ResidualDraws::add(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& maps) {
+void ResidualDraws::add(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& latent,
+                        const MapBatch& maps) {
+  const auto [begin, end] = last_octave(static_cast<int>(latent.extent(2)));
+  Kokkos::parallel_for("umbriel::residual_amplitudes", Range(space, 0, n),
+                       Amplitude{latent, keys, offset_, slope_, spread_, begin, end, amplitude_});
   rho_.draw(space, keys, n, draws_);
   for_each_element("umbriel::add_residual", space, n, grid_.height, grid_.width,
-                   AddResidual{draws_, maps, value_, deviation_});
+                   AddResidual{draws_, maps, value_, deviation_, amplitude_});
 }
 
 double ResidualModel::deviation_at(double decoded) const {
@@ -128,7 +174,17 @@ double ResidualModel::deviation_at(double decoded) const {
   return (1 - t) * deviation[above - 1] + t * deviation[above];
 }
 
+double ResidualModel::log_amplitude(const std::vector<float>& latent) const {
+  const auto [begin, end] = last_octave(static_cast<int>(latent.size()));
+  double sum = 0;
+  for (int c = begin; c < end; ++c) sum += std::pow(static_cast<double>(latent[static_cast<std::size_t>(c)]), 2);
+  return offset + slope * 0.5 * std::log(sum / (end - begin) + 1e-12);
+}
+
 void ResidualModel::record(nn::Metadata& metadata) const {
+  char text[96];
+  std::snprintf(text, sizeof text, "%.9g %.9g %.9g", offset, slope, spread);
+  metadata[amplitude_key] = text;
   metadata[deviation_key] = text_of(value, deviation);
   metadata[power_key] = text_of(multipole, power);
 }
@@ -138,6 +194,14 @@ std::optional<ResidualModel> ResidualModel::from(const nn::Metadata& metadata, c
   ResidualModel model;
   read_table(metadata, deviation_key, path, model.value, model.deviation);
   read_table(metadata, power_key, path, model.multipole, model.power);
+  if (const auto found = metadata.find(amplitude_key); found != metadata.end()) {
+    std::istringstream numbers(found->second);
+    numbers >> model.offset >> model.slope >> model.spread;
+    require(!numbers.fail() && std::fabs(model.offset) < 100 && std::fabs(model.slope) < 100 && model.spread >= 0 &&
+                model.spread < 100,
+            ExitCode::input, std::string(amplitude_key) + " in the metadata is not three numbers", path,
+            "train the model again, or give inpaint.residual_maps");
+  }
   return model;
 }
 
@@ -147,21 +211,28 @@ ResidualModel measure_residual(const Communicator& comm, const Space& space, con
   const auto height = static_cast<std::size_t>(grid.height), width = static_cast<std::size_t>(grid.width);
   const MapBatch normals("umbriel::residual_normals", 1, 1, static_cast<std::size_t>(vae.latent()));
   const View1<DrawKey> keys("umbriel::residual_keys", 1);
-  const auto each_pair = [&](const std::function<void(const std::vector<double>&, const std::vector<double>&)>& f) {
+  const MapBatch latent("umbriel::residual_latent", 1, 1, static_cast<std::size_t>(vae.latent()));
+  const auto [octave, end] = last_octave(vae.latent());
+  /// f(map, decoded map, q)
+  const auto each_pair = [&, octave = octave, end = end](const auto& f) {
     each_map([&](const MapBatch& map, std::int64_t number) {
       Kokkos::deep_copy(keys,
                         DrawKey{seed, Purpose::training_noise, static_cast<std::uint32_t>(number), draw_of_residual});
       fill_normals(space, normals, keys, 1);
       draw_latent(space, runner.encode(space, map, 1), normals, runner.latent());
+      const Activations z = runner.latent();
+      copy_channels(space, z, Activations(latent.data(), z.extents));
+      space.fence();
+      const double q = log_rms(on_host(latent), 0, octave, end);
       const MapBatch decoded = runner.decode(space);
       space.fence();
-      f(values_of(map), values_of(decoded));
+      f(values_of(map), values_of(decoded), q);
     });
   };
 
   ResidualModel model;
   std::vector<ExactSum> sums(3 * value_bins);
-  each_pair([&](const std::vector<double>& map, const std::vector<double>& decoded) {
+  each_pair([&](const std::vector<double>& map, const std::vector<double>& decoded, double) {
     std::vector<double> of_map(3 * value_bins, 0);
     for (std::size_t i = 0; i < map.size(); ++i) {
       const double place = std::floor((decoded[i] - lowest_value) / bin_width);
@@ -202,8 +273,8 @@ ResidualModel measure_residual(const Communicator& comm, const Space& space, con
   const SpectrumBatch spectrum("umbriel::residual_spectrum", 1, height, static_cast<std::size_t>(grid.half_width()));
   const View2<double> power("umbriel::residual_power", 1, bands);
   std::vector<ExactSum> powers(bands + 1);
-  ExactSum maps;
-  each_pair([&](const std::vector<double>& map, const std::vector<double>& decoded) {
+  std::vector<std::pair<double, std::vector<double>>> of_maps;  // q and rings of each map of this rank
+  each_pair([&](const std::vector<double>& map, const std::vector<double>& decoded, double q) {
     for (std::size_t i = 0; i < map.size(); ++i)
       host.data()[i] = static_cast<float>(window[i] * (map[i] - decoded[i]) / model.deviation_at(decoded[i]));
     fft.forward(space, on_device(host), spectrum, 1);
@@ -213,15 +284,36 @@ ResidualModel measure_residual(const Communicator& comm, const Space& space, con
     const Complex mean = on_host(spectrum)(0, 0, 0);
     powers[0].add(std::pow(static_cast<double>(mean.real()), 2));
     for (std::size_t b = 0; b < bands; ++b) powers[b + 1].add(rings_of_map(0, b));
-    maps.add(1);
+    of_maps.push_back({q, {rings_of_map.data(), rings_of_map.data() + bands}});
   });
-  const double count = exact_sum_over_ranks(comm, {maps})[0];
+  const double count = exact_sum_over_ranks(comm, {number_of(of_maps.size())})[0];
   model.power = exact_sum_over_ranks(comm, powers);
   for (double& p : model.power) p /= weight * count;
   const double least = 1e-12 * *std::max_element(model.power.begin(), model.power.end());
   for (double& p : model.power) p = std::max({p, least, 1e-30});
   model.multipole = rings.centres;
   model.multipole.insert(model.multipole.begin(), 0.0);
+
+  // Amplitudes c of maps: c^2 is the mean over modes of a map's power over that of all, and ln c a line in q.
+  std::vector<ExactSum> moments(5);  // q, ln c, q^2, q ln c, (ln c)^2
+  double modes = 0;
+  for (const double in_ring : rings.modes) modes += in_ring;
+  for (const auto& [q, of_map] : of_maps) {
+    double square = 0;
+    for (std::size_t b = 0; b < bands; ++b)
+      square += rings.modes[b] / modes * of_map[b] / (weight * model.power[b + 1]);
+    const double log_c = 0.5 * std::log(std::max(square, 1e-12));
+    const double terms[] = {q, log_c, q * q, q * log_c, log_c * log_c};
+    for (std::size_t k = 0; k < moments.size(); ++k) moments[k].add(terms[k]);
+  }
+  std::vector<double> mean = exact_sum_over_ranks(comm, moments);
+  for (double& m : mean) m /= count;
+  const double of_q = mean[2] - mean[0] * mean[0], of_c = mean[4] - mean[1] * mean[1];
+  const double both = mean[3] - mean[0] * mean[1];
+  // Of a single octave, which holds the largest scales alone, nothing follows.
+  if (octave > 0 && of_q > 1e-12) model.slope = both / of_q;
+  model.offset = mean[1] - model.slope * mean[0];
+  model.spread = std::sqrt(std::max(0.0, of_c - model.slope * both));
   return model;
 }
 

@@ -1,10 +1,12 @@
 /// What a decoder leaves out of maps, as a Gaussian field: small scales above all, and more of them where a map is
 /// bright.
 ///
-///   x = g(z) + h(g(z)) rho     rho stationary, with the power spectrum P(l), and h(g) the residual's standard
+///   x = g(z) + c h(g(z)) rho   rho stationary, with the power spectrum P(l), and h(g) the residual's standard
 ///                              deviation where the decoded map has the value g
+///   ln c = a + b q(z) + s e    an amplitude of each map's own: q is ln rms of the last octave of latent variables, as
+///                              maps that are rough at one scale are so at others, and e standard normal
 ///
-/// Both are measured from residuals x - g(z) of maps that were not trained on, with z drawn from q(z|x), as the ELBO
+/// They are measured from residuals x - g(z) of maps that were not trained on, with z drawn from q(z|x), as the ELBO
 /// has it: so decoded maps of the prior and residuals vary together as maps do.
 #pragma once
 
@@ -27,9 +29,14 @@ struct ResidualModel {
   std::vector<double> value, deviation;  ///< h, linear between the values, constant beyond
   std::vector<double> multipole, power;  ///< P a mode of an orthonormal transform, from multipole 0 on
 
-  double deviation_at(double decoded) const;
+  double offset = 0, slope = 0, spread = 0;  ///< a, b, s
 
-  /// umbriel.residual.deviation, lines "value deviation", and umbriel.residual.power, lines "multipole power".
+  double deviation_at(double decoded) const;
+  /// a + b q of latent variables [latent].
+  double log_amplitude(const std::vector<float>& latent) const;
+
+  /// umbriel.residual.deviation, lines "value deviation", umbriel.residual.power, lines "multipole power", and
+  /// umbriel.residual.amplitude, "offset slope spread", which may be missing: c is 1 then.
   void record(nn::Metadata& metadata) const;
   /// Nothing where the metadata have no such entries. @throws Error(input) where they are no tables
   static std::optional<ResidualModel> from(const nn::Metadata& metadata, const std::string& path);
@@ -41,13 +48,15 @@ class ResidualDraws {
   /// @param batch  maps at once, at most
   ResidualDraws(const ResidualModel& model, Grid grid, double pixel_arcmin, int batch);
 
-  /// maps[i] += h(maps[i]) rho, i < n <= batch, [>= n, H, W], with the draw rho of stream keys(i).
-  void add(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& maps);
+  /// maps[i] += c h(maps[i]) rho, i < n <= batch, [>= n, H, W], with the draw rho of stream keys(i), and e of that of
+  /// the next step. @param latent  [>= n, 1, latent] z of the maps
+  void add(const Space& space, const View1<DrawKey>& keys, int n, const MapBatch& latent, const MapBatch& maps);
 
  private:
   Grid grid_;
   StationaryField rho_;
-  View1<float> value_, deviation_;
+  double offset_, slope_, spread_;
+  View1<float> value_, deviation_, amplitude_;
   MapBatch draws_;
 };
 

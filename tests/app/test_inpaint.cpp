@@ -105,6 +105,7 @@ TEST(Inpaint, WithoutADecoderItIsTheGaussianPosterior) {
   nn::Metadata metadata = trained.metadata();
   metadata["umbriel.residual.deviation"] = "-1 0.5\n1 1.1\n";  // 0.8 at 0
   metadata["umbriel.residual.power"] = "0 4\n1000 3\n4000 0.5\n8000 0.1\n";
+  metadata.erase("umbriel.residual.amplitude");  // that of all patches
   write_safetensors(folder / "dust.safetensors", tensors, metadata);
   const Outcome outcome = folder.umbriel(start +
                                              "--set inpaint.noise=0.4 --set inpaint.chains=40 --set inpaint.draws=25 "
@@ -163,8 +164,11 @@ TEST(Inpaint, WithoutADecoderItIsTheGaussianPosterior) {
       start +
       "--set inpaint.residual_maps=patches.h5 --set inpaint.chains=1 --set inpaint.draws=1 --set run.output=m.h5";
   ASSERT_EQ(folder.umbriel(measured, 2).code, 0);
-  for (const float h : Hdf5Reader(folder / "m.h5").read<float>("/reference/residual_deviation"))
-    EXPECT_NEAR(h, 1, 1e-5);
+  const Hdf5Reader other(folder / "m.h5");  // with an amplitude of its own
+  const double amplitude = std::stod(other.attribute("/sample_stats", "residual_amplitude"));
+  EXPECT_NE(amplitude, 1);
+  for (const float h : other.read<float>("/reference/residual_deviation")) EXPECT_NEAR(h, amplitude, 1e-5);
+  EXPECT_EQ(std::stod(file.attribute("/sample_stats", "residual_amplitude")), 1) << "of a model without amplitudes";
   for (const float h : file.read<float>("/reference/residual_deviation")) EXPECT_NEAR(h, 0.8, 1e-5);
 }
 

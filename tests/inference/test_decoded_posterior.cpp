@@ -178,6 +178,57 @@ TEST(ResidualField, DataThatAreNotFiniteHaveNoSolutionAndDisturbNoOther) {
   EXPECT_FALSE(std::isfinite(form));
 }
 
+// The maximum of the likelihood and the prior of ln c^2, on a grid, by dense algebra; data are drawn with c = 0.6
+// ... 1.8.
+TEST(ResidualField, FitsTheAmplitudeThatMakesTheDataLikeliest) {
+  const Dense dense;
+  const Eigen::MatrixXd field = dense.a * dense.field * dense.a.transpose();
+  const Eigen::MatrixXd white = noise * noise * Eigen::MatrixXd::Identity(pixels, pixels);
+  constexpr double spread = 0.7;
+  constexpr int cases = 24;
+  double sum = 0;
+  for (std::uint32_t i = 0; i < cases; ++i) {
+    const double c = 0.6 + 0.05 * i;
+    const Eigen::MatrixXd root = (c * c * field + white).llt().matrixL();
+    Eigen::VectorXd normals(pixels);
+    for (int k = 0; k < pixels; ++k) normals(k) = static_cast<double>(draw(100 + i, static_cast<std::uint64_t>(k)));
+    std::vector<float> data;
+    for (int k = 0; k < pixels; ++k)
+      data.push_back(mask()[static_cast<std::size_t>(k)] * static_cast<float>((root * normals)(k)));
+    double best = 0, most = -std::numeric_limits<double>::infinity();
+    for (double logarithm = -4; logarithm < 4; logarithm += 0.02) {
+      const Eigen::LLT<Eigen::MatrixXd> s(std::exp(logarithm) * field + white);
+      const double value = -0.5 * vector_of(data.data()).dot(s.solve(vector_of(data.data()))) -
+                           s.matrixLLT().diagonal().array().log().sum() -
+                           0.5 * logarithm * logarithm / (spread * spread);
+      if (value > most) most = value, best = logarithm;
+    }
+    Field f(5);
+    const double fitted = 2 * std::log(f.field.fit_amplitude(Space(), i, maps_of(data), spread));
+    EXPECT_NEAR(fitted, best, 0.3) << "c = " << c;  // by 24 simulations
+    sum += fitted - best;
+  }
+  EXPECT_NEAR(sum / cases, 0, 0.05);
+}
+
+TEST(ResidualField, KeepsTheAmplitudeThatItFitted) {
+  std::vector<float> data = masked_noise(1);
+  for (float& value : data) value *= 3;
+  Field f(1), scaled(1);
+  const Space space;
+  const double c = f.field.fit_amplitude(space, 1, maps_of(data), 0.3);
+  EXPECT_GT(c, 1.1);
+  EXPECT_LT(c, std::exp(0.61)) << "white noise is nothing that the field makes: not beyond four spreads";
+  std::vector<float> h = deviation();
+  for (float& value : h) value *= static_cast<float>(c);
+  scaled.field.set_deviation(h);
+  const MapBatch a("a", 1, grid.height, grid.width), b("b", 1, grid.height, grid.width);
+  f.field.solve(space, 1, maps_of(data), a);
+  scaled.field.solve(space, 1, maps_of(data), b);
+  space.fence();
+  for (std::size_t i = 0; i < pixels; ++i) EXPECT_NEAR(on_host(a).data()[i], on_host(b).data()[i], 1e-4);
+}
+
 /// g(u) = W u + c
 class Linear final : public MapDecoder {
  public:

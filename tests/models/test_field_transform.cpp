@@ -63,6 +63,42 @@ TEST(FieldTransform, StandardisesEachMapByItself) {
   }
 }
 
+TEST(FieldTransform, TakesLogarithmsOfStandardisedMaps) {
+  HostMaps maps = lognormal_maps(6, 0.03);
+  for (std::size_t i = 0; i < maps.size(); ++i) maps.data()[i] = static_cast<float>(i / 1024 + 1) * maps.data()[i];
+  const auto settings =
+      fit_field_transform(config("transform = 'standardised-lognormal'\nwhiten = false\n"), maps, pixel);
+  EXPECT_TRUE(settings.standardised && settings.lognormal);
+  EXPECT_EQ(settings.name(), "standardised-lognormal");
+  FieldTransform transform(settings, grid, pixel);
+  const Space space;
+  const MapBatch fields("fields", 6, grid.height, grid.width), back("back", 6, grid.height, grid.width);
+  const MapBatch standard("standard", 6, grid.height, grid.width);
+  const View1<double> jacobian("jacobian", 6), mean("mean", 6), deviation("deviation", 6);
+  SumWorkspace workspace;
+  transform.forward(space, on_device(maps), 6, fields, jacobian);
+  transform.inverse(space, fields, 6, back);
+  standardise(space, on_device(maps), 6, standard, mean, deviation, workspace);
+  space.fence();
+  const auto field = on_host(fields), again = on_host(back), expected = on_host(standard);
+  double sum = 0, squares = 0;
+  for (std::size_t map = 0; map < 6; ++map) {
+    double log_jacobian = 0;
+    for (std::size_t i = map * 1024; i < (map + 1) * 1024; ++i) {
+      const auto v = static_cast<double>(field.data()[i]), x = static_cast<double>(expected.data()[i]);
+      sum += v, squares += v * v;
+      EXPECT_NEAR(again.data()[i], x, 2e-5 * (1 + std::fabs(x))) << "the way back ends at the standardised map";
+      EXPECT_NEAR(settings.field_of(x), v, 2e-5);
+      EXPECT_NEAR(settings.map_of(v), x, 2e-5 * (1 + std::fabs(x)));
+      EXPECT_NEAR(settings.slope_at(v), (settings.map_of(v + 1e-4) - settings.map_of(v - 1e-4)) / 2e-4, 1e-5);
+      log_jacobian -= std::log(settings.slope_at(v));
+    }
+    EXPECT_NEAR(on_host(jacobian)(map), log_jacobian, 1e-2);
+  }
+  EXPECT_NEAR(sum / 6144, 0, 1e-5);
+  EXPECT_NEAR(squares / 6144, 1, 1e-4);
+}
+
 TEST(FieldTransform, MakesLognormalFieldsWhiteAndNormal) {
   const auto settings = fit_field_transform(config(""), lognormal_maps(512, 0.03), pixel);
   const HostMaps fresh = lognormal_maps(256, 0.03, 12);

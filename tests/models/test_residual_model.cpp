@@ -87,7 +87,7 @@ TEST(ResidualDraws, HaveTheirDeviationWhereAMapIsBright) {
   const Grid grid{side, side};
   constexpr int batch = 8;
   ResidualDraws draws(model, grid, 2, batch);
-  const MapBatch fields("fields", batch, side, side);
+  const MapBatch fields("fields", batch, side, side), latent("latent", batch, 1, 3);
   const View1<DrawKey> keys("keys", batch);
   const auto host_keys = Kokkos::create_mirror_view(HostMemory{}, keys);
   constexpr std::array values = {-3.0, -1.0, 0.5, 1.0, 1.5, 2.0, 7.0};
@@ -99,7 +99,7 @@ TEST(ResidualDraws, HaveTheirDeviationWhereAMapIsBright) {
     for (std::uint32_t i = 0; i < batch; ++i)
       host_keys(i) = {11, Purpose::test, static_cast<std::uint32_t>(round * batch) + i, 1};
     Kokkos::deep_copy(keys, host_keys);
-    draws.add(Space(), keys, batch - 1, fields);
+    draws.add(Space(), keys, batch - 1, latent, fields);
     const auto drawn = on_host(fields);
     for (std::size_t i = 0; i < drawn.size(); ++i) {
       const double off = static_cast<double>(drawn.data()[i]) - values[i % values.size()];
@@ -114,6 +114,39 @@ TEST(ResidualDraws, HaveTheirDeviationWhereAMapIsBright) {
   for (std::size_t i = 0; i < values.size(); ++i)
     EXPECT_NEAR(std::sqrt(squares[i] / count[i]) / model.deviation_at(values[i]), 1, 4 / std::sqrt(2 * count[i]))
         << values[i];
+}
+
+// The amplitude of a map follows from its last octave of latent variables, and has a part of its own.
+TEST(ResidualDraws, HaveAnAmplitudeForEachMap) {
+  ResidualModel model{{0}, {1}, {0, 1000, 20000}, {1, 1, 1}};
+  model.offset = 0.3, model.slope = 0.8, model.spread = 0.4;
+  const Grid grid{side, side};
+  constexpr int batch = 64, latent = 6;  // octaves of four and of two
+  ResidualDraws draws(model, grid, 2, batch);
+  const MapBatch fields("fields", batch, side, side), z("z", batch, 1, latent);
+  const View1<DrawKey> keys("keys", batch);
+  const auto host_keys = Kokkos::create_mirror_view(HostMemory{}, keys);
+  const auto host_z = Kokkos::create_mirror_view(HostMemory{}, z);
+  std::vector<double> expected;
+  for (std::uint32_t i = 0; i < batch; ++i) {
+    host_keys(i) = {12, Purpose::test, i, 5};
+    std::vector<float> of_map;
+    for (std::uint64_t c = 0; c < latent; ++c)
+      of_map.push_back(host_z(i, 0, c) = (i % 2 == 0 ? 3.0f : 0.2f) * normal({13, Purpose::test, i, 0}, c));
+    const double q = 0.5 * std::log((std::pow(of_map[4], 2) + std::pow(of_map[5], 2)) / 2);
+    EXPECT_NEAR(model.log_amplitude(of_map), 0.3 + 0.8 * q, 1e-6);
+    expected.push_back(std::exp(0.3 + 0.8 * q + 0.4 * static_cast<double>(normal({12, Purpose::test, i, 6}, 0))));
+  }
+  Kokkos::deep_copy(keys, host_keys);
+  Kokkos::deep_copy(z, host_z);
+  draws.add(Space(), keys, batch, z, fields);
+  const auto drawn = on_host(fields);
+  for (std::size_t i = 0; i < batch; ++i) {
+    double squares = 0;
+    for (std::size_t p = i * side * side; p < (i + 1) * side * side; ++p)
+      squares += std::pow(static_cast<double>(drawn.data()[p]), 2) / (side * side);
+    EXPECT_NEAR(0.5 * std::log(squares), std::log(expected[i]), 0.25) << i;  // of white noise, 256 pixels
+  }
 }
 
 // Whatever the decoder: residuals over their deviation have unit variance, where decoded maps are low and where high.
@@ -155,7 +188,7 @@ TEST(ResidualModel, ResidualsOverTheirDeviationHaveUnitVariance) {
 }
 
 TEST(ResidualModel, IsReadAsItWasWritten) {
-  ResidualModel model{{-1, 0.5, 3}, {0.25, 0.5, 1}, {0, 10, 20}, {4, 2, 1}};
+  ResidualModel model{{-1, 0.5, 3}, {0.25, 0.5, 1}, {0, 10, 20}, {4, 2, 1}, -0.125, 0.75, 0.25};
   nn::Metadata metadata;
   EXPECT_FALSE(ResidualModel::from(metadata, "x").has_value());
   model.record(metadata);
@@ -165,6 +198,9 @@ TEST(ResidualModel, IsReadAsItWasWritten) {
   EXPECT_EQ(read->deviation, model.deviation);
   EXPECT_EQ(read->multipole, model.multipole);
   EXPECT_EQ(read->power, model.power);
+  EXPECT_EQ(read->offset, -0.125);
+  EXPECT_EQ(read->slope, 0.75);
+  EXPECT_EQ(read->spread, 0.25);
   EXPECT_EQ(read->deviation_at(-9), 0.25);
   EXPECT_EQ(read->deviation_at(9), 1);
   EXPECT_DOUBLE_EQ(read->deviation_at(1.75), 0.75);
@@ -173,6 +209,13 @@ TEST(ResidualModel, IsReadAsItWasWritten) {
     damaged["umbriel.residual.power"] = text;
     EXPECT_THROW(ResidualModel::from(damaged, "x"), Error) << text;
   }
+  for (const char* text : {"", "1 2", "1 2 -1", "nan 0 0", "0 0 1e9"}) {
+    nn::Metadata damaged = metadata;
+    damaged["umbriel.residual.amplitude"] = text;
+    EXPECT_THROW(ResidualModel::from(damaged, "x"), Error) << text;
+  }
+  metadata.erase("umbriel.residual.amplitude");
+  EXPECT_EQ(ResidualModel::from(metadata, "x")->spread, 0) << "as older versions wrote it";
   metadata.erase("umbriel.residual.deviation");
   EXPECT_THROW(ResidualModel::from(metadata, "x"), Error);
 }
