@@ -108,6 +108,9 @@ std::int64_t draw_piece(const MapSeries& series, const ShardRange& piece, const 
 
 /// Brings maps that other ranks have drawn to those whose shard they belong to. Collective.
 void bring_home(const Communicator& comm, std::int64_t samples, Maps& maps) {
+  const std::int64_t foreign = comm.sum(static_cast<std::int64_t>(maps.foreign.size()));
+  log::event("work shared", {{"maps drawn for other ranks", foreign}});
+  if (foreign == 0) return;
   const auto ranks = static_cast<std::size_t>(comm.size());
   std::vector<std::vector<std::int64_t>> numbers(ranks);
   std::vector<std::vector<float>> values(ranks);

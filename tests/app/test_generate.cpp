@@ -94,7 +94,21 @@ TEST(Generate, StoppedBySignalGoesOnToTheSameMaps) {
   ASSERT_EQ(resumed.code, 0) << resumed.output;
   EXPECT_NE(resumed.output.find("resuming"), std::string::npos) << resumed.output;
   ASSERT_EQ(folder.umbriel(command + "--set run.output=whole.h5", 2).code, 0);
-  EXPECT_EQ(Hdf5Reader(folder / "x.h5").data_digest(), Hdf5Reader(folder / "whole.h5").data_digest());
+  const std::string whole = Hdf5Reader(folder / "whole.h5").data_digest();
+  EXPECT_EQ(Hdf5Reader(folder / "x.h5").data_digest(), whole);
+  // A rank that is held up for a while gets help.
+  const std::string slow = Folder::program(command + "--set run.output=slow.h5", 2);
+  const Outcome helped = folder.shell(slow +
+                                      " & pid=$!; while ! test -s slow.h5.log.jsonl; do sleep 0.01; done; "
+                                      "victim=$(pgrep -P $pid | sed -n 2p); kill -STOP $victim; sleep 1; "
+                                      "kill -CONT $victim; wait $pid; exit $?");
+  ASSERT_EQ(helped.code, 0) << helped.output;
+  EXPECT_EQ(Hdf5Reader(folder / "slow.h5").data_digest(), whole);
+  std::ostringstream log;
+  log << std::ifstream(folder / "slow.h5.log.jsonl").rdbuf();
+  const std::string event = "\"maps drawn for other ranks\":";
+  ASSERT_NE(log.str().find(event), std::string::npos) << log.str();
+  EXPECT_GT(std::stoi(log.str().substr(log.str().find(event) + event.size())), 0);
 }
 
 /// Standard deviation of maps [first, first + n).
