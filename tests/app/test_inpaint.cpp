@@ -92,10 +92,10 @@ TEST(Inpaint, ModelsSayWhatTheirDecodersLeaveOut) {
   EXPECT_EQ(table(nn::SafetensorsFile(folder / "two.safetensors").metadata(), "umbriel.residual.power"), power);
 }
 
-// With the decoder's last layer at zero there is only what it leaves out, and the posterior is a Gaussian field's.
-TEST(Inpaint, WithoutADecoderItIsTheGaussianPosterior) {
-  const Trained folder;
-  const nn::SafetensorsFile trained(folder / "dust.safetensors");
+/// Makes a model one without a decoder, whose last layer is zero: there is only what it leaves out, with a deviation of
+/// 0.8 and an amplitude of 1.
+void remove_decoder(const std::string& path) {
+  const nn::SafetensorsFile trained(path);
   std::vector<nn::NamedTensor> tensors;
   for (const auto& entry : trained.entries()) {
     tensors.push_back({entry.name, entry.shape, trained.read(entry)});
@@ -106,15 +106,11 @@ TEST(Inpaint, WithoutADecoderItIsTheGaussianPosterior) {
   metadata["umbriel.residual.deviation"] = "-1 0.5\n1 1.1\n";  // 0.8 at 0
   metadata["umbriel.residual.power"] = "0 4\n1000 3\n4000 0.5\n8000 0.1\n";
   metadata.erase("umbriel.residual.amplitude");  // that of all patches
-  write_safetensors(folder / "dust.safetensors", tensors, metadata);
-  const Outcome outcome = folder.umbriel(start +
-                                             "--set inpaint.noise=0.4 --set inpaint.chains=40 --set inpaint.draws=25 "
-                                             "--set inpaint.warm_up=1 --set inpaint.trajectories=1",
-                                         2);
-  ASSERT_EQ(outcome.code, 0) << outcome.output;
+  write_safetensors(path, tensors, metadata);
+}
 
-  const Hdf5Reader file(folder / "out.h5");
-  const auto mask = file.read<float>("/data/mask"), data = file.read<float>("/data/map");
+/// Covariance of the pixels of what that model leaves out, by a sum over the waves of the wide grid.
+Eigen::MatrixXd covariance_left_out() {
   const Grid wide{24, 24};
   const auto power = [](double l) {
     const std::vector<double> at = {0, 1000, 4000, 8000}, value = {4, 3, 0.5, 0.1};
@@ -137,6 +133,22 @@ TEST(Inpaint, WithoutADecoderItIsTheGaussianPosterior) {
     for (int j = 0; j < pixels; ++j)
       c(i, j) =
           correlation[static_cast<std::size_t>(std::abs(i / side - j / side) * 24 + std::abs(i % side - j % side))];
+  return c;
+}
+
+// The posterior is a Gaussian field's.
+TEST(Inpaint, WithoutADecoderItIsTheGaussianPosterior) {
+  const Trained folder;
+  remove_decoder(folder / "dust.safetensors");
+  const Outcome outcome = folder.umbriel(start +
+                                             "--set inpaint.noise=0.4 --set inpaint.chains=40 --set inpaint.draws=25 "
+                                             "--set inpaint.warm_up=1 --set inpaint.trajectories=1",
+                                         2);
+  ASSERT_EQ(outcome.code, 0) << outcome.output;
+
+  const Hdf5Reader file(folder / "out.h5");
+  const auto mask = file.read<float>("/data/mask"), data = file.read<float>("/data/map");
+  const Eigen::MatrixXd c = covariance_left_out();
   std::vector<int> seen;
   for (int i = 0; i < pixels; ++i)
     if (mask[static_cast<std::size_t>(i)] != 0) seen.push_back(i);
@@ -170,6 +182,42 @@ TEST(Inpaint, WithoutADecoderItIsTheGaussianPosterior) {
   for (const float h : other.read<float>("/reference/residual_deviation")) EXPECT_NEAR(h, amplitude, 1e-5);
   EXPECT_EQ(std::stod(file.attribute("/sample_stats", "residual_amplitude")), 1) << "of a model without amplitudes";
   for (const float h : file.read<float>("/reference/residual_deviation")) EXPECT_NEAR(h, 0.8, 1e-5);
+}
+
+// Of a model of logarithms, x = m(v) for a Gaussian field v with the covariance C: where -2 ln p(v | d) is least,
+// v = C m'(v) (d - m(v)) / sigma^2, with what was not observed left out.
+TEST(Inpaint, OfLogarithmsTheMostProbableMapIsThatOfALognormalField) {
+  const Trained folder;
+  ASSERT_EQ(folder.umbriel("train vae dust.toml --set field.transform=standardised-lognormal").code, 0);
+  remove_decoder(folder / "dust.safetensors");
+  ASSERT_EQ(
+      folder
+          .umbriel(start +
+                   "--set inpaint.noise=0.3 --set inpaint.chains=8 --set inpaint.draws=40 --set inpaint.warm_up=1 "
+                   "--set inpaint.trajectories=1")
+          .code,
+      0);
+  const nn::Metadata metadata = nn::SafetensorsFile(folder / "dust.safetensors").metadata();
+  EXPECT_EQ(metadata.at("umbriel.field"), "standardised-lognormal");
+  const double kappa0 = std::stod(metadata.at("umbriel.field.kappa0")),
+               offset = std::stod(metadata.at("umbriel.field.mean"));
+  double multipole = 0, variance = 0;
+  std::istringstream(metadata.at("umbriel.field.power")) >> multipole >> variance;
+  const Hdf5Reader file(folder / "out.h5");
+  const auto mask = file.read<float>("/data/mask"), data = file.read<float>("/data/map"),
+             maximum = file.read<float>("/reference/maximum"), draws = file.read<float>("/posterior/map");
+  Eigen::VectorXd v(pixels), pull(pixels);
+  for (int i = 0; i < pixels; ++i) {
+    const auto p = static_cast<std::size_t>(i);
+    const double shifted = static_cast<double>(maximum[p]) + kappa0;
+    ASSERT_GT(shifted, 0);
+    v(i) = (std::log(shifted) - offset) / std::sqrt(variance);
+    pull(i) =
+        static_cast<double>(mask[p]) * std::sqrt(variance) * shifted * static_cast<double>(data[p] - maximum[p]) / 0.09;
+  }
+  EXPECT_GT(v.norm(), 5);
+  EXPECT_LT((v - covariance_left_out() * pull).norm(), 0.02 * v.norm());
+  for (const float x : draws) EXPECT_GE(static_cast<double>(x), -kappa0);
 }
 
 TEST(Inpaint, AStoppedRunGoesOnWithTheSameBitsOnAnyNumberOfRanks) {

@@ -486,6 +486,11 @@ TEST_F(VaeTaskTest, LearnsAndGeneratesFromItsFile) {
     EXPECT_EQ(alone, std::vector<float>(maps.back().begin() + 512, maps.back().begin() + 768));
   }
   EXPECT_GT(largest_difference(maps[0], maps[1]), 1e-3);
+
+  nn::Metadata metadata = nn::SafetensorsFile(path).metadata();
+  metadata["umbriel.field"] = "squared-lognormal";
+  nn::save_weights(path, task.parameters(), trainer.averaged(), metadata);
+  EXPECT_THROW(TrainedVae::load(path), Error) << "a transform that there is not";
 }
 
 }  // namespace
