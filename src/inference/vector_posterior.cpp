@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 
+#include "umbriel/mpi/watchdog.hpp"
 #include "umbriel/rng/philox.hpp"
 
 namespace umbriel {
@@ -83,6 +84,7 @@ VectorMetric metric_at(const Space& space, VectorDensity& density, const std::ve
   Eigen::MatrixXd curvature = Eigen::MatrixXd::Zero(n, n);
   for (const float sign : {-1.0f, 1.0f}) {
     for (std::size_t first = 0; first < size; first += places) {
+      report_alive();  // thousands of numbers take minutes
       const std::size_t end = std::min(size, first + places);
       std::vector<float> points, gradient;
       for (std::size_t i = first; i < end; ++i) {
