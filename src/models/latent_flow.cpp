@@ -32,15 +32,19 @@ struct Scatter {
   }
 };
 
+/// Numbers of channels, for kernels.
+View1<int> channels_on_device(const std::vector<int>& channels) {
+  const View1<int> device("umbriel::latent_channels", channels.size());
+  const auto host = Kokkos::create_mirror_view(HostMemory{}, device);
+  std::copy(channels.begin(), channels.end(), host.data());
+  Kokkos::deep_copy(device, host);
+  return device;
+}
+
 /// y[c] = x[order[c]], of some or all channels.
 class GatherOperation final : public nn::Operation {
  public:
-  GatherOperation(nn::Value x, const std::vector<int>& order) : order_("umbriel::latent_order", order.size()) {
-    inputs = {x};
-    const auto host = Kokkos::create_mirror_view(HostMemory{}, order_);
-    std::copy(order.begin(), order.end(), host.data());
-    Kokkos::deep_copy(order_, host);
-  }
+  GatherOperation(nn::Value x, const std::vector<int>& order) : order_(channels_on_device(order)) { inputs = {x}; }
   std::string_view name() const override { return "choice of channels"; }
   void forward(const Space& space, const nn::Tape& tape) override {
     const Activations x = tape.value(inputs[0]);
@@ -134,11 +138,8 @@ struct OctaveLogarithmsBackward {
 /// y[k] = ln rms of octave k of x.
 class OctaveOperation final : public nn::Operation {
  public:
-  OctaveOperation(nn::Value x, const std::vector<int>& octaves) : octaves_("umbriel::octaves", octaves.size()) {
+  OctaveOperation(nn::Value x, const std::vector<int>& octaves) : octaves_(channels_on_device(octaves)) {
     inputs = {x};
-    const auto host = Kokkos::create_mirror_view(HostMemory{}, octaves_);
-    std::copy(octaves.begin(), octaves.end(), host.data());
-    Kokkos::deep_copy(octaves_, host);
   }
   std::string_view name() const override { return "octaves"; }
   void forward(const Space& space, const nn::Tape& tape) override {
