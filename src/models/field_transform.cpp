@@ -1,5 +1,6 @@
 #include "umbriel/models/field_transform.hpp"
 
+#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -165,32 +166,55 @@ class Spectrum {
     return 0.5 * sum / static_cast<double>(grid_.pixels());
   }
 
-  /// A smooth curve through the power: at the mean of maps (l = 0) its own value, else exp of a parabola in ln l that
-  /// is fitted to ln P with weights falling by e^-1/2 over a factor 1.5 in l. So a few modes at the lowest multipoles
-  /// lean on their neighbours.
-  void smooth(const std::vector<double>& power, std::vector<double>& multipole, std::vector<double>& value) const {
-    constexpr int points = 96;
+  /// A smooth curve through the power of n maps: at the mean of maps (l = 0) its own value, else exp f(ln l) with the f
+  /// that makes
+  ///   sum over rings of w (ln P - f)^2 / phi + lambda sum over knots of (second difference of f)^2
+  /// least, where 1 / w = 2 / (modes n) is the scatter of ln P of Gaussian maps. How much more theirs scatters, phi >=
+  /// 1, and lambda are those of the largest restricted likelihood (Patterson & Thompson 1971, Biometrika 58, 545). So a
+  /// few modes at the lowest multipoles lean on their neighbours, and many show what shape the spectrum has.
+  void smooth(const std::vector<double>& power, double n, std::vector<double>& multipole,
+              std::vector<double>& value) const {
+    constexpr int knots = 32;
+    const auto rings = static_cast<Eigen::Index>(power.size()) - 1;
+    const double low = std::log(multipoles_[1]), spacing = (std::log(multipoles_.back()) - low) / (knots - 1);
+    Eigen::VectorXd weight(rings), target(rings);
+    Eigen::MatrixXd spline = Eigen::MatrixXd::Zero(rings, knots);  // f at a ring, of f at knots
+    for (Eigen::Index r = 0; r < rings; ++r) {
+      const auto b = static_cast<std::size_t>(r) + 1;
+      weight(r) = modes_[b] * n / 2;
+      target(r) = std::log(power[b]);
+      const double at = (std::log(multipoles_[b]) - low) / spacing;
+      const auto below = static_cast<Eigen::Index>(std::min(std::floor(at), knots - 2.0));
+      spline(r, below) = 1 - (at - static_cast<double>(below));
+      spline(r, below + 1) = at - static_cast<double>(below);
+    }
+    Eigen::MatrixXd difference = Eigen::MatrixXd::Zero(knots - 2, knots);
+    for (int i = 0; i + 2 < knots; ++i) difference.block(i, i, 1, 3) << 1, -2, 1;
+    const Eigen::MatrixXd weighted = spline.transpose() * weight.asDiagonal(), fit = weighted * spline,
+                          rough = difference.transpose() * difference;
+    const Eigen::VectorXd right = weighted * target;
+    const auto freedom = static_cast<double>(std::max<Eigen::Index>(1, rings - 2));
+    double best = std::numeric_limits<double>::infinity();
+    Eigen::VectorXd curve;
+    for (int step = -16; step <= 16; ++step) {
+      const double lambda = weight.sum() / knots * std::pow(10, 0.5 * step);
+      const Eigen::LLT<Eigen::MatrixXd> factors(fit + lambda * rough);
+      const Eigen::VectorXd f = factors.solve(right);
+      const double misfit =
+          (weight.array() * (target - spline * f).array().square()).sum() + lambda * (difference * f).squaredNorm();
+      const double phi = std::max(1.0, misfit / freedom);
+      const double log_determinant = 2 * factors.matrixLLT().diagonal().array().log().sum();
+      const double criterion =
+          freedom * std::log(phi) + misfit / phi + log_determinant - (knots - 2) * std::log(lambda);
+      if (!(criterion < best)) continue;
+      best = criterion;
+      curve = f;
+    }
     multipole = {0};
     value = {power[0]};
-    const double low = std::log(multipoles_[1]), high = std::log(multipoles_.back());
-    for (int i = 0; i < points; ++i) {
-      const double at = low + (high - low) * i / (points - 1);
-      double sums[5] = {}, products[3] = {};  // of t^k, and of t^k ln P
-      for (std::size_t b = 1; b < power.size(); ++b) {
-        const double t = (std::log(multipoles_[b]) - at) / std::log(1.5);
-        double term = modes_[b] * std::exp(-0.5 * t * t);
-        for (int k = 0; k < 5; ++k, term *= t) {
-          sums[k] += term;
-          if (k < 3) products[k] += term * std::log(power[b]);
-        }
-      }
-      // The parabola's value at t = 0, by Cramer's rule.
-      const auto minor = [](double a, double b, double c, double d) { return a * d - b * c; };
-      const double m0 = minor(sums[2], sums[3], sums[3], sums[4]), m1 = minor(sums[1], sums[2], sums[3], sums[4]),
-                   m2 = minor(sums[1], sums[2], sums[2], sums[3]);
-      const double whole = sums[0] * m0 - sums[1] * m1 + sums[2] * m2;
-      multipole.push_back(std::exp(at));
-      value.push_back(std::exp((products[0] * m0 - products[1] * m1 + products[2] * m2) / whole));
+    for (int i = 0; i < knots; ++i) {
+      multipole.push_back(std::exp(low + i * spacing));
+      value.push_back(std::exp(curve(i)));
     }
   }
 
@@ -343,7 +367,7 @@ FieldTransformSettings fit_field_transform(const Config& config, const HostMaps&
     const double most = *std::max_element(power.begin(), power.end());
     for (double& p : power) p = std::max(p, 1e-10 * most);
     power[0] = std::max(power[0], 1e-3 * power[1]);
-    spectrum.smooth(power, s.multipole, s.power);
+    spectrum.smooth(power, static_cast<double>(maps.extent(0)), s.multipole, s.power);
     require(std::all_of(s.power.begin(), s.power.end(), [](double p) { return p > 0; }), ExitCode::input,
             "the training maps have no power at some multipole", config.where("data"),
             "give maps that are not smoothed away, or set field.whiten = false");
