@@ -147,7 +147,10 @@ Target make_target(const std::string& name, const Communicator& comm, const Conf
     target.keep_best = !static_cast<VaeTask&>(*target.task).vae().batch_norm();
     target.measure = [&task = static_cast<VaeTask&>(*target.task)](const Space& space, const View1<float>& values,
                                                                    nn::Metadata& record) {
-      if (const auto residual = task.residual(space, values)) residual->record(record);
+      const auto residual = task.residual(space, values);
+      if (!residual) return;
+      residual->record(record);
+      task.filter(space, values, *residual).record(record);
     };
     return target;
   }

@@ -3,7 +3,6 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <map>
 #include <numbers>
@@ -283,16 +282,6 @@ double FieldTransformSettings::map_of(double field) const {
 double FieldTransformSettings::slope_at(double field) const {
   const double deviation = std::sqrt(power.front());
   return lognormal ? deviation * std::exp(field * deviation + mean) : deviation;
-}
-
-std::string FieldTransformSettings::spectrum_text() const {
-  std::string text;
-  char line[64];
-  for (std::size_t i = 0; i < multipole.size(); ++i) {
-    std::snprintf(line, sizeof line, "%.9g %.9g\n", multipole[i], power[i]);
-    text += line;
-  }
-  return text;
 }
 
 void standardise(const Space& space, const MapBatch& maps, int n, const MapBatch& fields, const View1<double>& mean,

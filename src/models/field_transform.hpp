@@ -34,8 +34,6 @@ struct FieldTransformSettings {
 
   /// "lognormal", "linear", "standardised" or "standardised-lognormal"
   std::string name() const;
-  /// As lines "multipole power".
-  std::string spectrum_text() const;
 
   /// @{ Of one pixel, where the transform is not whitened: x of a map, standardised where maps are; the map's value at
   /// x; and d map / d x there.

@@ -6,6 +6,7 @@
 
 #include "umbriel/models/diffusion.hpp"
 #include "umbriel/models/flow_model.hpp"
+#include "umbriel/models/metadata_table.hpp"
 #include "umbriel/models/vae.hpp"
 
 namespace umbriel {
@@ -34,7 +35,7 @@ void GenerativeModelRecord::save(const std::string& path, const nn::ParameterSet
   more["umbriel.field.kappa0"] = exact(field.kappa0);
   more["umbriel.field.mean"] = exact(field.mean);
   more["umbriel.field.highest"] = exact(field.highest);
-  more["umbriel.field.power"] = field.spectrum_text();
+  more["umbriel.field.power"] = table_text(field.multipole, field.power);
   if (conditions.size() > 0) more["umbriel.parameters"] = conditions.text();
   if (quantisation_step > 0) more["umbriel.quantisation_step"] = exact(quantisation_step);
   nn::save_weights(path, parameters, values, more);
@@ -72,17 +73,7 @@ GenerativeModelRecord GenerativeModelRecord::load(const std::string& path) {
   record.field.kappa0 = number("umbriel.field.kappa0", 0, 1e9);
   record.field.mean = number("umbriel.field.mean", -1e9, 1e9);
   if (metadata.count("umbriel.field.highest") > 0) record.field.highest = number("umbriel.field.highest", -1e30, 1e30);
-  std::istringstream lines(entry("umbriel.field.power"));
-  double multipole = 0, power = 0;
-  while (lines >> multipole >> power) {
-    const bool rising = record.field.multipole.empty() || multipole > record.field.multipole.back();
-    require(rising && multipole >= 0 && power > 0 && std::isfinite(power), ExitCode::input,
-            "umbriel.field.power in the metadata is not a spectrum", path, remedy);
-    record.field.multipole.push_back(multipole);
-    record.field.power.push_back(power);
-  }
-  require(lines.eof() && !record.field.power.empty(), ExitCode::input,
-          "umbriel.field.power in the metadata is not a spectrum", path, remedy);
+  read_table(metadata, "umbriel.field.power", path, remedy, record.field.multipole, record.field.power);
   if (metadata.count("umbriel.parameters") > 0)
     record.conditions = MapConditions::parse(entry("umbriel.parameters"), path);
   if (metadata.count("umbriel.quantisation_step") > 0)

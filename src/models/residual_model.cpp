@@ -7,8 +7,10 @@
 #include <numbers>
 #include <sstream>
 
+#include "umbriel/base/linear_table.hpp"
 #include "umbriel/maps/radial_bins.hpp"
 #include "umbriel/models/latent_flow.hpp"
+#include "umbriel/models/metadata_table.hpp"
 #include "umbriel/models/vae.hpp"
 #include "umbriel/mpi/exact_sum.hpp"
 #include "umbriel/ops/elementwise.hpp"
@@ -23,35 +25,6 @@ constexpr const char* amplitude_key = "umbriel.residual.amplitude";
 
 /// The stream of normals for the encoder, under Purpose::training_noise; vae.cpp has 0 and 1.
 constexpr std::uint32_t draw_of_residual = 2;
-
-std::string text_of(const std::vector<double>& at, const std::vector<double>& values) {
-  std::string text;
-  char line[64];
-  for (std::size_t i = 0; i < at.size(); ++i) {
-    std::snprintf(line, sizeof line, "%.9g %.9g\n", at[i], values[i]);
-    text += line;
-  }
-  return text;
-}
-
-void read_table(const nn::Metadata& metadata, const char* key, const std::string& path, std::vector<double>& at,
-                std::vector<double>& values) {
-  const auto require_table = [&](bool sound) {
-    require(sound, ExitCode::input, std::string(key) + " in the metadata is not a table of positive numbers", path,
-            "train the model again, or give inpaint.residual_maps");
-  };
-  const auto found = metadata.find(key);
-  require_table(found != metadata.end());
-  std::istringstream lines(found->second);
-  double x = 0, y = 0;
-  while (lines >> x) {
-    require_table(!(lines >> y).fail());
-    require_table(std::isfinite(x) && (at.empty() || x > at.back()) && y > 0 && std::isfinite(y));
-    at.push_back(x);
-    values.push_back(y);
-  }
-  require_table(lines.eof() && !at.empty());
-}
 
 std::vector<double> values_of(const MapBatch& map) {
   const auto host = on_host(map);
@@ -166,13 +139,7 @@ void ResidualDraws::add(const Space& space, const View1<DrawKey>& keys, int n, c
                    AddResidual{draws_, maps, value_, deviation_, amplitude_});
 }
 
-double ResidualModel::deviation_at(double decoded) const {
-  const auto above = static_cast<std::size_t>(std::upper_bound(value.begin(), value.end(), decoded) - value.begin());
-  if (above == 0) return deviation.front();
-  if (above == value.size()) return deviation.back();
-  const double t = (decoded - value[above - 1]) / (value[above] - value[above - 1]);
-  return (1 - t) * deviation[above - 1] + t * deviation[above];
-}
+double ResidualModel::deviation_at(double decoded) const { return interpolated(value, deviation, decoded); }
 
 double ResidualModel::log_amplitude(const std::vector<float>& latent) const {
   const auto [begin, end] = last_octave(static_cast<int>(latent.size()));
@@ -185,22 +152,22 @@ void ResidualModel::record(nn::Metadata& metadata) const {
   char text[96];
   std::snprintf(text, sizeof text, "%.9g %.9g %.9g", offset, slope, spread);
   metadata[amplitude_key] = text;
-  metadata[deviation_key] = text_of(value, deviation);
-  metadata[power_key] = text_of(multipole, power);
+  metadata[deviation_key] = table_text(value, deviation);
+  metadata[power_key] = table_text(multipole, power);
 }
 
 std::optional<ResidualModel> ResidualModel::from(const nn::Metadata& metadata, const std::string& path) {
   if (metadata.count(deviation_key) == 0 && metadata.count(power_key) == 0) return {};
+  const std::string remedy = "train the model again, or give inpaint.residual_maps";
   ResidualModel model;
-  read_table(metadata, deviation_key, path, model.value, model.deviation);
-  read_table(metadata, power_key, path, model.multipole, model.power);
+  read_table(metadata, deviation_key, path, remedy, model.value, model.deviation);
+  read_table(metadata, power_key, path, remedy, model.multipole, model.power);
   if (const auto found = metadata.find(amplitude_key); found != metadata.end()) {
     std::istringstream numbers(found->second);
     numbers >> model.offset >> model.slope >> model.spread;
     require(!numbers.fail() && std::fabs(model.offset) < 100 && std::fabs(model.slope) < 100 && model.spread >= 0 &&
                 model.spread < 100,
-            ExitCode::input, std::string(amplitude_key) + " in the metadata is not three numbers", path,
-            "train the model again, or give inpaint.residual_maps");
+            ExitCode::input, std::string(amplitude_key) + " in the metadata is not three numbers", path, remedy);
   }
   return model;
 }

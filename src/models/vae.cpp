@@ -6,6 +6,7 @@
 
 #include "umbriel/models/network.hpp"
 #include "umbriel/mpi/exact_sum.hpp"
+#include "umbriel/mpi/watchdog.hpp"
 #include "umbriel/ops/elementwise.hpp"
 #include "umbriel/rng/normal.hpp"
 
@@ -14,11 +15,12 @@ namespace {
 
 constexpr double log_two_pi = 1.8378770664093454836;
 
-/// Of the normals of generated maps, under Purpose::latent; latent variables have step 0.
-constexpr std::uint32_t step_of_residual = 1;
+/// Streams of normals under Purpose::training_noise: for the encoder, and three for draws of the prior;
+/// residual_model.cpp has 2. Of generated maps those three are under Purpose::latent, from 0 on.
+enum DrawStream : std::uint32_t { draw_of_example = 0, draw_of_validation = 1, draw_of_prior = 3 };
 
-/// Streams of normals for the encoder, under Purpose::training_noise.
-enum DrawStream : std::uint32_t { draw_of_example = 0, draw_of_validation = 1 };
+/// Maps that the filter of generated ones is fitted to.
+constexpr std::int64_t filter_maps = 512;
 
 std::vector<int> channels_from(const Config& config, const std::string& key, const std::vector<double>& fallback) {
   const std::vector<double> values = config.numbers(key, fallback);
@@ -291,31 +293,25 @@ void fill_keys(const View1<DrawKey>& keys, std::uint64_t seed, Purpose purpose, 
   Kokkos::deep_copy(keys, host);
 }
 
-class VaeGenerator final : public MapGenerator {
+/// Fields that the prior draws.
+class PriorDraws {
  public:
-  VaeGenerator(const std::string& path, const Config& config, const nn::Options& options)
-      : model_(TrainedVae::load(path)),
-        transform_(model_.record.field, model_.record.grid, model_.record.pixel_arcmin),
-        runner_(*model_.vae, maps_at_once(model_.record.grid, vae_host_pixels), options),
-        normals_("umbriel::latent_normals", runner_.batch(), 1, model_.vae->latent()),
-        latent_("umbriel::latent_variables", runner_.batch(), 1, model_.vae->latent()),
-        keys_("umbriel::latent_keys", static_cast<std::size_t>(runner_.batch())) {
-    const bool has_flow = model_.vae->flow() != nullptr;
-    through_flow_ = config.choice("generate.prior", has_flow ? "flow" : "normal", {"flow", "normal"}) == "flow";
-    require(has_flow || !through_flow_, ExitCode::usage, "the model was trained without a flow",
-            config.where("generate.prior"), "set it to \"normal\"");
-    if (config.flag("generate.residual", model_.residual.has_value())) {
-      require(model_.residual.has_value(), ExitCode::usage, "the model does not say what its decoder leaves out",
-              config.where("generate.residual"), "set it to false, or train the model again");
-      residual_.emplace(*model_.residual, model_.record.grid, model_.record.pixel_arcmin, runner_.batch());
-    }
-    runner_.load(Space());
+  /// Keeps the runner, which is loaded.
+  /// @param residual  what the decoder leaves out, to be added; null: not
+  PriorDraws(const Vae& vae, VaeRunner& runner, double pixel_arcmin, bool through_flow, const ResidualModel* residual)
+      : runner_(runner),
+        through_flow_(through_flow),
+        normals_("umbriel::latent_normals", runner.batch(), 1, vae.latent()),
+        latent_("umbriel::latent_variables", runner.batch(), 1, vae.latent()),
+        keys_("umbriel::latent_keys", static_cast<std::size_t>(runner.batch())) {
+    if (residual != nullptr) residual_.emplace(*residual, vae.grid(), pixel_arcmin, runner.batch());
   }
 
-  int batch() const override { return runner_.batch(); }
-
-  void draw(const Space& space, std::uint64_t seed, std::int64_t first, int n, const MapBatch& out) override {
-    fill_keys(keys_, seed, Purpose::latent, first, 0);
+  /// Fields number first + i, i < n, of three streams from `stream` on. @return [batch, H, W], valid until the next
+  /// call
+  MapBatch operator()(const Space& space, std::uint64_t seed, Purpose purpose, std::uint32_t stream, std::int64_t first,
+                      int n) {
+    fill_keys(keys_, seed, purpose, first, stream);
     fill_normals(space, normals_, keys_, runner_.batch());
     if (through_flow_) {
       runner_.from_base(space, normals_, runner_.batch());
@@ -327,9 +323,53 @@ class VaeGenerator final : public MapGenerator {
     copy_channels(space, z, Activations(latent_.data(), z.extents));  // decoding uses it up
     const MapBatch fields = runner_.decode(space);
     if (residual_) {
-      fill_keys(keys_, seed, Purpose::latent, first, step_of_residual);
+      fill_keys(keys_, seed, purpose, first, stream + 1);
       residual_->add(space, keys_, n, latent_, fields);
     }
+    return fields;
+  }
+
+ private:
+  VaeRunner& runner_;
+  bool through_flow_;
+  MapBatch normals_, latent_;
+  View1<DrawKey> keys_;
+  std::optional<ResidualDraws> residual_;
+};
+
+class VaeGenerator final : public MapGenerator {
+ public:
+  VaeGenerator(const std::string& path, const Config& config, const nn::Options& options)
+      : model_(TrainedVae::load(path)),
+        transform_(model_.record.field, model_.record.grid, model_.record.pixel_arcmin),
+        runner_(*model_.vae, maps_at_once(model_.record.grid, vae_host_pixels), options) {
+    const double pixel_arcmin = model_.record.pixel_arcmin;
+    const bool has_flow = model_.vae->flow() != nullptr;
+    const bool through_flow =
+        config.choice("generate.prior", has_flow ? "flow" : "normal", {"flow", "normal"}) == "flow";
+    require(has_flow || !through_flow, ExitCode::usage, "the model was trained without a flow",
+            config.where("generate.prior"), "set it to \"normal\"");
+    const bool residual = config.flag("generate.residual", model_.residual.has_value());
+    require(!residual || model_.residual.has_value(), ExitCode::usage,
+            "the model does not say what its decoder leaves out", config.where("generate.residual"),
+            "set it to false, or train the model again");
+    const bool as_fitted = residual && through_flow == has_flow;
+    if (config.flag("generate.filter", as_fitted && model_.filter.has_value())) {
+      require(as_fitted && model_.filter.has_value(), ExitCode::usage,
+              "the model has no filter for such maps: it is one of maps with their residual, drawn through the flow "
+              "where there is one",
+              config.where("generate.filter"), "set it to false, or train the model again");
+      filter_.emplace(*model_.filter, model_.record.grid, pixel_arcmin, runner_.batch());
+    }
+    runner_.load(Space());
+    draws_.emplace(*model_.vae, runner_, pixel_arcmin, through_flow, residual ? &*model_.residual : nullptr);
+  }
+
+  int batch() const override { return runner_.batch(); }
+
+  void draw(const Space& space, std::uint64_t seed, std::int64_t first, int n, const MapBatch& out) override {
+    const MapBatch fields = (*draws_)(space, seed, Purpose::latent, 0, first, n);
+    if (filter_) filter_->apply(space, n, fields, fields);
     transform_.inverse(space, fields, n, out);
   }
 
@@ -337,10 +377,8 @@ class VaeGenerator final : public MapGenerator {
   TrainedVae model_;
   FieldTransform transform_;
   VaeRunner runner_;
-  MapBatch normals_, latent_;
-  View1<DrawKey> keys_;
-  std::optional<ResidualDraws> residual_;
-  bool through_flow_ = false;
+  std::optional<MirroredFilter> filter_;
+  std::optional<PriorDraws> draws_;
 };
 
 }  // namespace
@@ -522,7 +560,7 @@ MapBatch VaeRunner::decode(const Space& space) {
 }
 
 TrainedVae TrainedVae::load(const std::string& path) {
-  TrainedVae model{GenerativeModelRecord::load(path), nullptr, 0, {}};
+  TrainedVae model{GenerativeModelRecord::load(path), nullptr, 0, {}, {}};
   require(model.record.kind == "vae", ExitCode::input, "the file holds a " + model.record.kind + " model", path,
           "give a file that `umbriel train vae` wrote");
   model.vae = std::make_unique<Vae>(Config::parse(model.record.config, path), model.record.grid);
@@ -533,6 +571,7 @@ TrainedVae TrainedVae::load(const std::string& path) {
       static_cast<double>(host(static_cast<std::size_t>(set[model.vae->log_deviation()].offset)));
   model.deviation = model.vae->first_deviation() * std::exp(log_deviation);
   model.residual = ResidualModel::from(metadata, path);
+  model.filter = SpectrumFilter::from(metadata, path);
   return model;
 }
 
@@ -670,6 +709,24 @@ std::optional<ResidualModel> VaeTask::residual(const Space& space, const View1<f
   return measure_residual(comm(), space, vae, runner, pixel_arcmin(), seed(), [&](const auto& f) {
     for_each_validation_map(space, [&](const MapBatch& map, const View1<double>&, std::int64_t i) { f(map, i); });
   });
+}
+
+SpectrumFilter VaeTask::filter(const Space& space, const View1<float>& values, const ResidualModel& residual) {
+  const Vae& vae = with(values);
+  VaeRunner runner(vae, maps_at_once(grid(), vae_host_pixels), {options_.backend, options_.precision, {}});
+  runner.load(space);
+  PriorDraws draws(vae, runner, pixel_arcmin(), vae.flow() != nullptr, &residual);
+  const ShardRange mine = shard_range(filter_maps, comm().rank(), comm().size());
+  const MapBatch drawn("umbriel::drawn_fields", mine.count, grid().height, grid().width);
+  for (std::int64_t done = 0; done < mine.count; done += runner.batch()) {
+    report_alive();
+    const std::int64_t end = std::min<std::int64_t>(mine.count, done + runner.batch());
+    const int n = static_cast<int>(end - done);
+    const MapBatch fields = draws(space, seed(), Purpose::training_noise, draw_of_prior, mine.first + done, n);
+    Kokkos::deep_copy(space, Kokkos::subview(drawn, std::make_pair(done, end), Kokkos::ALL, Kokkos::ALL),
+                      Kokkos::subview(fields, std::make_pair(0, n), Kokkos::ALL, Kokkos::ALL));
+  }
+  return fit_spectrum_filter(comm(), space, transform(), grid(), pixel_arcmin(), drawn, fields_to_fit(space));
 }
 
 std::vector<std::pair<std::string, double>> VaeTask::validate(const Space& space, const View1<float>& values) {

@@ -25,6 +25,7 @@
 #include "umbriel/models/map_task.hpp"
 #include "umbriel/models/principal_components.hpp"
 #include "umbriel/models/residual_model.hpp"
+#include "umbriel/models/spectrum_filter.hpp"
 #include "umbriel/nn/initialise.hpp"
 
 namespace umbriel {
@@ -135,6 +136,7 @@ struct TrainedVae {
   std::unique_ptr<Vae> vae;
   double deviation = 0;  ///< sigma
   std::optional<ResidualModel> residual;  ///< what the decoder leaves out, where the file says so
+  std::optional<SpectrumFilter> filter;   ///< of generated fields, where it does
 
   /// @throws Error(input) for a file that is not one, Error(file_system)
   static TrainedVae load(const std::string& path);
@@ -167,6 +169,8 @@ class VaeTask final : public MapTask {
   /// What the decoder with weights `values` leaves out of the validation maps; nothing without such maps.
   /// Collective.
   std::optional<ResidualModel> residual(const Space& space, const View1<float>& values);
+  /// The filter that gives draws of the prior, with their residuals, the spectrum of the training maps. Collective.
+  SpectrumFilter filter(const Space& space, const View1<float>& values, const ResidualModel& residual);
 
  protected:
   void step_of_part(const Space& space, const MapBatch& fields, const View1<double>& log_jacobian, std::int64_t first,
@@ -188,7 +192,10 @@ class VaeTask final : public MapTask {
 /// Draws maps: decoded ones, with a draw of what the decoder leaves out. Keys:
 ///   generate.prior = "flow"    z from the flow, or "normal", as the VAE was trained; the default where it has no flow
 ///   generate.residual = true   false: decoded maps alone, means given z; the default where the file has no residual
-/// @throws Error(usage) for "flow" or residuals that the file does not have; as TrainedVae::load
+///   generate.filter = true     false: with the spectrum that they have; the default where the file has no filter, and
+///   of
+///                              maps that are not what it was fitted to: without residuals, or past the flow
+/// @throws Error(usage) for "flow", residuals or a filter that the file does not have; as TrainedVae::load
 std::unique_ptr<MapGenerator> make_vae_generator(const std::string& path, const Config& config,
                                                  const nn::Options& options);
 

@@ -1,8 +1,8 @@
 #include "umbriel/simulation/stationary_field.hpp"
 
-#include <algorithm>
 #include <cmath>
 
+#include "umbriel/base/linear_table.hpp"
 #include "umbriel/core/loops.hpp"
 #include "umbriel/fft/filter.hpp"
 #include "umbriel/rng/normal.hpp"
@@ -35,14 +35,6 @@ struct CropScaled {
   View2<float> h;
   KOKKOS_INLINE_FUNCTION void operator()(int n, int y, int x) const { to(n, y, x) = h(y, x) * from(n, y, x); }
 };
-
-double interpolated(const std::vector<double>& at, const std::vector<double>& values, double x) {
-  const auto above = static_cast<std::size_t>(std::upper_bound(at.begin(), at.end(), x) - at.begin());
-  if (above == 0) return values.front();
-  if (above == at.size()) return values.back();
-  const double t = (x - at[above - 1]) / (at[above] - at[above - 1]);
-  return (1 - t) * values[above - 1] + t * values[above];
-}
 
 }  // namespace
 

@@ -103,7 +103,11 @@ TEST(Autoencoder, IsTrainedOnPatchesAndUsedOnAnyNumberOfRanks) {
       ASSERT_EQ(
           folder.umbriel(std::string(commands[0].first) + " --set run.output=q.h5 --set generate.residual=false").code,
           0);
-      const std::vector<float> all = Hdf5Reader(folder / "out.h5").read<float>(dataset),
+      ASSERT_EQ(
+          folder.umbriel(std::string(commands[0].first) + " --set run.output=u.h5 --set generate.filter=false").code,
+          0);
+      EXPECT_NE(Hdf5Reader(folder / "u.h5").read<float>(dataset, 0, 5), some) << "not filtered";
+      const std::vector<float> all = Hdf5Reader(folder / "u.h5").read<float>(dataset),
                                decoded = Hdf5Reader(folder / "q.h5").read<float>(dataset);
       const auto residual = ResidualModel::from(metadata, "dust.safetensors");
       ASSERT_TRUE(residual.has_value());
@@ -352,6 +356,9 @@ TEST(Autoencoder, RefusesBadInput) {
       {"generate kappa --set run.output=x.h5 --set generate.model=dust.safetensors", 2, 1, "generate dust"},
       {"generate dust --set run.output=x.h5 --set generate.model=bare.safetensors --set generate.residual=true", 2, 1,
        "generate.residual"},
+      {"generate dust --set run.output=x.h5 --set generate.model=dust.safetensors --set generate.prior=normal --set "
+       "generate.filter=true",
+       2, 1, "generate.filter"},
       {"generate stars --set run.output=x.h5 --set generate.model=dust.safetensors", 2, 1, "kappa, dust"},
       {"reconstruct --set run.output=x.h5 --set reconstruct.model=dust.safetensors", 2, 1, "reconstruct.maps"},
       {"reconstruct --set run.output=x.h5 --set reconstruct.model=flow.safetensors --set reconstruct.maps=patches.h5",
