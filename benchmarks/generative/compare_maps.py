@@ -9,7 +9,9 @@ deviations from the simulated one: of the mean power in 12 bands of multipoles f
 maps and of its correlations between bands; and, after smoothing by 2 arcmin, of the density in 20 bins from -2 to 4
 standard deviations and of peak counts in 14 bins from -1 to 6. In brackets is the standard error of that one difference,
 by the jackknife over 50 parts of each ensemble: the largest of n differences is expected to be two or three of them.
-Then the first four moments of the pixels. `--pictures PREFIX` draws PREFIX_maps.png and PREFIX_statistics.png, for which
+The lowest band has four modes a map and the highest peaks are rare, so that their rows may show noise alone. In the rows
+beside them bands are joined, from the lowest up, until each has 64 modes, as those of `umbriel stats` have, and bins of
+peaks, from the highest down, until the simulated counts are known to 1 %. Then the first four moments of the pixels. `--pictures PREFIX` draws PREFIX_maps.png and PREFIX_statistics.png, for which
 it needs matplotlib.
 """
 import argparse
@@ -37,7 +39,8 @@ def measure(maps, pixel_arcmin, sigma):
     weight = np.where((kx == 0) | (np.arange(kx.size) == n // 2), 1.0, 2.0)[None] * np.ones_like(l)
     band = np.digitize(l, BANDS) - 1
     window = np.stack([(band == b) * weight for b in range(len(BANDS) - 1)]).reshape(len(BANDS) - 1, -1)
-    window /= window.sum(1, keepdims=True)
+    modes_of_bands = window.sum(1)
+    window /= modes_of_bands[:, None]
     gauss = np.exp(-0.5 * (l * np.radians(SMOOTHING / 60)) ** 2)
     power, moments, smooth = [], [], []
     for part in np.array_split(maps, max(1, len(maps) // 200)):
@@ -57,7 +60,37 @@ def measure(maps, pixel_arcmin, sigma):
                     top &= centre > x[dy : dy + n - 2, dx : dx + n - 2]
         peaks.append(np.histogram(centre[top], PEAKS)[0])
     return {"power": np.concatenate(power), "density": np.array(density), "peaks": np.array(peaks, float),
-            "moments": np.concatenate(moments), "sigma": sigma}
+            "moments": np.concatenate(moments), "sigma": sigma, "modes": modes_of_bands}
+
+
+def join(groups, weights):
+    """The matrix that takes values of bins to means of groups, with these weights; of None, to sums."""
+    matrix = np.zeros((sum(len(g) for g in groups), len(groups)))
+    for i, group in enumerate(groups):
+        matrix[group, i] = 1 if weights is None else weights[group] / weights[group].sum()
+    return matrix
+
+
+def join_bins(truth, models):
+    """Adds "joined power" and "joined peaks" to each ensemble."""
+    groups = [[]]
+    for band, modes in enumerate(truth["modes"]):
+        if groups[-1] and truth["modes"][groups[-1]].sum() >= 64:
+            groups.append([])
+        groups[-1].append(band)
+    bands = join(groups, truth["modes"])
+    counts, groups = truth["peaks"], []
+    for peak in reversed(range(counts.shape[1])):
+        known = groups and counts[:, groups[-1]].sum(1).std(ddof=1) / len(counts) ** 0.5 <= 0.01 * counts[
+            :, groups[-1]].sum(1).mean()
+        if known or not groups:
+            groups.append([])
+        groups[-1].insert(0, peak)
+    peaks = join(groups[::-1], None)
+    for ensemble in (truth, *models.values()):
+        ensemble["joined power"], ensemble["joined peaks"] = ensemble["power"] @ bands, ensemble["peaks"] @ peaks
+    print(f"power in {bands.shape[1]} joined bands, peaks in {peaks.shape[1]} joined bins, the highest from "
+          f"{PEAKS[groups[0][0]]:g} standard deviations on\n")
 
 
 def correlation(values):
@@ -82,8 +115,10 @@ def jackknife(values, statistic):
 ROWS = [  # name, statistic of each map, what is taken over maps, its entries, relative
     ("mean power spectrum", "power", lambda v: v.mean(0), slice(None), True),
     ("beyond multipole 385", "power", lambda v: v.mean(0), slice(3, None), True),
+    ("in bands of 64 modes or more", "joined power", lambda v: v.mean(0), slice(None), True),
     ("density", "density", lambda v: v.mean(0), slice(None), True),
     ("peaks", "peaks", lambda v: v.mean(0), slice(None), True),
+    ("in bins known to 1 %", "joined peaks", lambda v: v.mean(0), slice(None), True),
     ("variance of band powers", "power", lambda v: v.var(0, ddof=1), slice(None), True),
     ("correlation of band powers", "power", correlation, slice(None), False),
 ]
@@ -168,6 +203,7 @@ def main():
         made = load(path)
         maps[name] = made[:6]
         models[name] = measure(made, arguments.pixel_arcmin, truth["sigma"])
+    join_bins(truth, models)
     table(truth, models)
     if arguments.pictures:
         pictures(arguments.pictures, truth, models, maps, arguments.pixel_arcmin)
