@@ -19,11 +19,11 @@ template <class T>
 void sum_over_ranks(const Communicator& comm, T* values, std::size_t n, MPI_Datatype type) {
   const detail::RankOrderPieces pieces(comm, n);
   std::vector<T> received(pieces.received());
-  UMBRIEL_CHECK_MPI(MPI_Alltoallv(values, pieces.counts.data(), pieces.offsets.data(), type, received.data(),
+  UMBRIEL_CHECK_MPI(MPI_Alltoallv(values, pieces.out_counts.data(), pieces.offsets.data(), type, received.data(),
                                   pieces.in_counts.data(), pieces.in_offsets.data(), type, mpi(comm)));
-  detail::add_in_pairs(pieces, received.data());
-  UMBRIEL_CHECK_MPI(MPI_Allgatherv(received.data(), pieces.mine, type, values, pieces.counts.data(),
-                                   pieces.offsets.data(), type, mpi(comm)));
+  detail::add_in_pairs(pieces, values, received.data());
+  UMBRIEL_CHECK_MPI(
+      MPI_Allgatherv(MPI_IN_PLACE, 0, type, values, pieces.counts.data(), pieces.offsets.data(), type, mpi(comm)));
 }
 
 /// Runs `action` on host memory: on the View itself, or on a copy that is taken and brought back.

@@ -33,9 +33,9 @@ class OwnComm {
   MPI_Comm comm_ = MPI_COMM_NULL;
 };
 
-/// Elements [begin, end) of the gradients and their way through MPI.
+/// A part of the gradients and its way through MPI.
 struct Bucket {
-  std::size_t begin = 0, end = 0;
+  std::int64_t begin = 0, end = 0;
   detail::RankOrderPieces pieces;
   std::vector<float> received;
 };
@@ -50,6 +50,8 @@ struct GradientReducer::State {
   std::unique_ptr<detail::NcclSideStream> nccl;
   HostView1<float> host;        ///< the gradients themselves, or a copy of device memory
   std::vector<Bucket> buckets;  ///< from the end of the array to the beginning
+  std::vector<Elements> mine;
+  bool shared = false;          ///< `mine` is not everything
   std::int64_t final_from = 0;  ///< the last `first` of this pass
   std::size_t started = 0, added = 0;
   std::vector<MPI_Request> exchanges, gathers;  ///< one a bucket
@@ -59,7 +61,7 @@ struct GradientReducer::State {
 
   void start(const Space& space, std::int64_t first) {
     const std::size_t before = started;
-    while (started < buckets.size() && static_cast<std::int64_t>(buckets[started].begin) >= first) ++started;
+    while (started < buckets.size() && buckets[started].begin >= first) ++started;
     if (started == before) return;
     if (nccl != nullptr) {
       for (std::size_t b = before; b < started; ++b) {
@@ -76,20 +78,26 @@ struct GradientReducer::State {
     for (std::size_t b = before; b < started; ++b) {
       Bucket& bucket = buckets[b];
       const detail::RankOrderPieces& pieces = bucket.pieces;
-      UMBRIEL_CHECK_MPI(MPI_Ialltoallv(host.data() + bucket.begin, pieces.counts.data(), pieces.offsets.data(),
+      UMBRIEL_CHECK_MPI(MPI_Ialltoallv(host.data() + bucket.begin, pieces.out_counts.data(), pieces.offsets.data(),
                                        MPI_FLOAT, bucket.received.data(), pieces.in_counts.data(),
                                        pieces.in_offsets.data(), MPI_FLOAT, *exchange_comm, &exchanges[b]));
     }
   }
 
   void add_and_gather(std::size_t b) {
-    Bucket& bucket = buckets[b];
-    const detail::RankOrderPieces& pieces = bucket.pieces;
-    detail::add_in_pairs(pieces, bucket.received.data());
-    UMBRIEL_CHECK_MPI(MPI_Iallgatherv(bucket.received.data(), pieces.mine, MPI_FLOAT, host.data() + bucket.begin,
-                                      pieces.counts.data(), pieces.offsets.data(), MPI_FLOAT, *gather_comm,
-                                      &gathers[b]));
+    detail::add_in_pairs(buckets[b].pieces, host.data() + buckets[b].begin, buckets[b].received.data());
+    if (!shared) gather(b, host.data());
     added = b + 1;
+  }
+
+  /// Starts to give this rank's piece of a bucket to all.
+  void gather(std::size_t b, float* array) {
+    const detail::RankOrderPieces& pieces = buckets[b].pieces;
+    UMBRIEL_CHECK_MPI(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_FLOAT, array + buckets[b].begin, pieces.counts.data(),
+                                      pieces.offsets.data(), MPI_FLOAT, *gather_comm, &gathers[b]));
+  }
+  void finish_gathers() {
+    UMBRIEL_CHECK_MPI(MPI_Waitall(static_cast<int>(gathers.size()), gathers.data(), MPI_STATUSES_IGNORE));
   }
 
   /// Lets MPI work, and takes buckets whose exchange is complete to the next half.
@@ -103,34 +111,39 @@ struct GradientReducer::State {
   }
 };
 
-GradientReducer::GradientReducer(const Communicator& comm, const View1<float>& gradients, std::size_t bucket_bytes)
+GradientReducer::GradientReducer(const Communicator& comm, const View1<float>& gradients, std::int64_t row,
+                                 std::size_t bucket_bytes)
     : state_(std::make_unique<State>()) {
   State& s = *state_;
   s.comm = comm;
   s.gradients = gradients;
-  const std::size_t size = gradients.size();
-  s.final_from = static_cast<std::int64_t>(size);
-  const std::size_t length = std::min<std::size_t>(std::max<std::size_t>(1, bucket_bytes / sizeof(float)),
-                                                   static_cast<std::size_t>(INT_MAX - comm.size()));
-  for (const std::size_t same : {size, length}) {
-    const auto value = static_cast<std::int64_t>(same);
-    require(comm.min(value) == comm.max(value), ExitCode::usage, "the ranks have different gradients or buckets",
+  s.shared = runs_on_host && row > 0 && comm.size() > 1;
+  const auto size = static_cast<std::int64_t>(gradients.size()), unit = std::max<std::int64_t>(1, row);
+  s.final_from = size;
+  std::int64_t length =
+      std::min(static_cast<std::int64_t>(bucket_bytes / sizeof(float)), std::int64_t{INT_MAX} - comm.size());
+  length = std::max(unit, length / unit * unit);
+  for (const std::int64_t same : {size, row, length}) {
+    require(comm.min(same) == comm.max(same), ExitCode::usage, "the ranks have different gradients, rows or buckets",
             "GradientReducer");
   }
-  for (std::size_t end = size; end > 0;) {
+  for (std::int64_t end = size; end > 0; end = s.buckets.back().begin) {
     Bucket bucket;
     bucket.end = end;
-    bucket.begin = end - std::min(end, length);
-    end = bucket.begin;
+    bucket.begin = (end - 1) / length * length;
     s.buckets.push_back(std::move(bucket));
   }
+  if (!s.shared) s.mine = {{0, size}};
   if (comm.size() == 1) return;
   if constexpr (!runs_on_host) s.nccl = detail::NcclSideStream::make(comm);
   if (s.nccl != nullptr) return;
   s.host = Kokkos::create_mirror_view(HostMemory{}, gradients);
   for (Bucket& bucket : s.buckets) {
-    bucket.pieces = detail::RankOrderPieces(comm, bucket.end - bucket.begin);
+    bucket.pieces = detail::RankOrderPieces(comm, static_cast<std::size_t>(bucket.end - bucket.begin), unit);
     bucket.received.resize(bucket.pieces.received());
+    if (!s.shared || bucket.pieces.mine() == 0) continue;
+    const std::int64_t begin = bucket.begin + bucket.pieces.offsets[comm.rank()];
+    s.mine.push_back({begin, begin + bucket.pieces.mine()});
   }
   s.exchanges.assign(s.buckets.size(), MPI_REQUEST_NULL);
   s.gathers.assign(s.buckets.size(), MPI_REQUEST_NULL);
@@ -164,11 +177,30 @@ void GradientReducer::finish(const Space& space) {
       UMBRIEL_CHECK_MPI(MPI_Wait(&s.exchanges[s.added], MPI_STATUS_IGNORE));
       s.add_and_gather(s.added);
     }
-    UMBRIEL_CHECK_MPI(MPI_Waitall(static_cast<int>(s.gathers.size()), s.gathers.data(), MPI_STATUSES_IGNORE));
+    s.finish_gathers();
     if constexpr (!runs_on_host) Kokkos::deep_copy(space, s.gradients, s.host);
   }
   s.final_from = static_cast<std::int64_t>(s.gradients.size());
   s.started = s.added = 0;
+}
+
+const std::vector<Elements>& GradientReducer::mine() const { return state_->mine; }
+
+void GradientReducer::gather(const Space& space, const View1<float>& array) {
+  State& s = *state_;
+  if (!s.shared) return;
+  require(array.size() == s.gradients.size(), ExitCode::usage, "an array is not as long as the gradients",
+          "GradientReducer::gather");
+  space.fence();
+  for (std::size_t b = 0; b < s.buckets.size(); ++b) s.gather(b, array.data());
+  s.finish_gathers();
+}
+
+void GradientReducer::put_together(const Space& space, const View1<double>& values) {
+  if (!state_->shared) return;
+  space.fence();
+  static_assert(sizeof(double) == sizeof(std::int64_t));
+  state_->comm.sum(reinterpret_cast<std::int64_t*>(values.data()), values.size());  // bits, and zeros
 }
 
 }  // namespace umbriel

@@ -26,14 +26,17 @@ WeightAverage::WeightAverage(const ParameterSet& parameters, double decay)
           "give for example 0.999");
 }
 
-void WeightAverage::update(const Space& space) {
+void WeightAverage::update(const Space& space, const std::vector<Elements>& elements) {
   const double t = static_cast<double>(updates_);
-  const double decay = std::min(decay_, (1 + t) / (10 + t));
-  if (updates_ == 0) {
-    Kokkos::deep_copy(space, average_, values_);
-  } else {
-    for_each_stretch("umbriel::nn::average_weights", space, static_cast<std::int64_t>(values_.extent(0)),
-                     MoveTowards{average_.data(), values_.data(), static_cast<float>(1 - decay)});
+  const auto share = static_cast<float>(1 - std::min(decay_, (1 + t) / (10 + t)));
+  for (const auto& [begin, end] : elements) {
+    const auto range = std::make_pair(begin, end);
+    if (updates_ == 0) {
+      Kokkos::deep_copy(space, Kokkos::subview(average_, range), Kokkos::subview(values_, range));
+    } else {
+      for_each_stretch("umbriel::nn::average_weights", space, end - begin,
+                       MoveTowards{average_.data() + begin, values_.data() + begin, share});
+    }
   }
   ++updates_;
 }

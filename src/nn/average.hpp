@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "umbriel/mpi/gradient_reducer.hpp"
 #include "umbriel/nn/parameters.hpp"
 
 namespace umbriel::nn {
@@ -17,7 +18,8 @@ class WeightAverage {
 
   /// average += (1 - d) (values - average) with d = min(decay, (1 + t) / (10 + t)) after t updates, so that the random
   /// start is soon forgotten; the first update copies the values.
-  void update(const Space& space);
+  /// @param elements  which of them; all in the end, on the ranks together (GradientReducer::mine)
+  void update(const Space& space, const std::vector<Elements>& elements);
 
   /// Flat array like ParameterSet::values.
   const View1<float>& values() const { return average_; }

@@ -14,24 +14,33 @@ constexpr int norm_row = 1024;
 struct SquareOf {
   const float* data;
 
-  KOKKOS_INLINE_FUNCTION double operator()(int, int row, int x) const {
+  KOKKOS_INLINE_FUNCTION double operator()(int row, int, int x) const {
     const double value = data[static_cast<std::int64_t>(row) * norm_row + x];
     return value * value;
   }
 };
 
-/// Adds what is left after the last whole row, and finds the factor.
-struct ClipFactor {
+/// Squares of single elements.
+struct Squares {
   const float* data;
-  std::int64_t first_left, n;
-  View1<double> square;
+  double* squares;
+
+  KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t i) const {
+    squares[i] = static_cast<double>(data[i]) * static_cast<double>(data[i]);
+  }
+};
+
+/// The sum of squares and the factor.
+struct ClipFactor {
+  View1<double> squares, square;
   View1<float> factor;
   double limit;  // 0: none
 
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t) const {
-    for (std::int64_t i = first_left; i < n; ++i)
-      square(0) += static_cast<double>(data[i]) * static_cast<double>(data[i]);
-    const double norm = math::sqrt(square(0));
+    double sum = 0;
+    for (std::size_t i = 0; i < squares.extent(0); ++i) sum += squares(i);
+    square(0) = sum;
+    const double norm = math::sqrt(sum);
     double value = limit > 0 && norm > limit ? limit / norm : 1.0;
     if (!math::isfinite(norm)) value = norm - norm;  // NaN
     factor(0) = static_cast<float>(value);
@@ -80,15 +89,12 @@ class MomentOptimiser final : public Optimiser {
   std::vector<std::pair<std::string, View1<float>>> state() const override {
     return {{"first_moments", first_}, {"second_moments", second_}};
   }
+  std::int64_t row() const override { return norm_row; }
 
  protected:
-  void update(const Space& space, double learning_rate) override {
+  void update(const Space& space, double learning_rate, const std::vector<Elements>& elements) override {
     const double t = static_cast<double>(steps_);
     MomentStep<belief> step;
-    step.values = values_.data();
-    step.gradients = gradients_.data();
-    step.first = first_.data();
-    step.second = second_.data();
     step.factor = factor_.data();
     step.share1 = static_cast<float>(1 - options_.beta1);
     step.share2 = static_cast<float>(1 - options_.beta2);
@@ -97,8 +103,13 @@ class MomentOptimiser final : public Optimiser {
     step.rate = static_cast<float>(learning_rate);
     step.decay = static_cast<float>(learning_rate * options_.weight_decay);
     step.epsilon = static_cast<float>(options_.epsilon);
-    for_each_stretch(belief ? "umbriel::nn::adabelief" : "umbriel::nn::adam", space,
-                     static_cast<std::int64_t>(values_.extent(0)), step);
+    for (const auto& [begin, end] : elements) {
+      step.values = values_.data() + begin;
+      step.gradients = gradients_.data() + begin;
+      step.first = first_.data() + begin;
+      step.second = second_.data() + begin;
+      for_each_stretch(belief ? "umbriel::nn::adabelief" : "umbriel::nn::adam", space, end - begin, step);
+    }
   }
 
  private:
@@ -304,9 +315,10 @@ class Adafactor final : public Optimiser {
   std::vector<std::pair<std::string, View1<float>>> state() const override {
     return {{"row_moments", row_moments_}, {"column_moments", column_moments_}};
   }
+  std::int64_t row() const override { return 0; }
 
  protected:
-  void update(const Space& space, double learning_rate) override {
+  void update(const Space& space, double learning_rate, const std::vector<Elements>&) override {
     const Factors a{
         gradients_.data(),      values_.data(),
         factor_.data(),         matrices_.data(),
@@ -344,7 +356,8 @@ Optimiser::Optimiser(const ParameterSet& parameters, const OptimiserOptions& opt
       values_(parameters.values()),
       gradients_(parameters.gradients()),
       factor_("umbriel::nn::clip_factor", 1),
-      workspace_(1, static_cast<int>(gradients_.extent(0) / norm_row)),
+      workspace_(static_cast<int>(gradients_.extent(0) / norm_row), 1),
+      squares_("umbriel::nn::row_squares", gradients_.extent(0) / norm_row + gradients_.extent(0) % norm_row),
       square_("umbriel::nn::gradient_square", 1) {
   const bool good = options.clip_norm >= 0 && options.weight_decay >= 0 && options.beta1 >= 0 && options.beta1 < 1 &&
                     options.beta2 >= 0 && options.beta2 < 1 && options.epsilon >= 0 && options.decay_exponent > 0 &&
@@ -354,15 +367,22 @@ Optimiser::Optimiser(const ParameterSet& parameters, const OptimiserOptions& opt
           "update_clip positive");
 }
 
-void Optimiser::step(const Space& space, double learning_rate) {
-  const std::int64_t n = static_cast<std::int64_t>(gradients_.extent(0));
-  const std::int64_t rows = n / norm_row;
-  sum_each_map("umbriel::nn::gradient_norm", space, 1, static_cast<int>(rows), norm_row, workspace_, square_,
-               SquareOf{gradients_.data()});
+void Optimiser::step(const Space& space, double learning_rate, GradientReducer* reducer) {
+  const auto n = static_cast<std::int64_t>(gradients_.extent(0));
+  const std::vector<Elements> elements = reducer != nullptr ? reducer->mine() : std::vector<Elements>{{0, n}};
+  Kokkos::deep_copy(space, squares_, 0.0);
+  for (const auto& [begin, end] : elements) {
+    const std::int64_t first = begin / norm_row, last = end / norm_row;
+    sum_each_map("umbriel::nn::gradient_norm", space, static_cast<int>(last - first), 1, norm_row, workspace_,
+                 Kokkos::subview(squares_, std::make_pair(first, last)), SquareOf{gradients_.data() + begin});
+    Kokkos::parallel_for("umbriel::nn::gradient_squares", Range(space, 0, end - last * norm_row),
+                         Squares{gradients_.data() + last * norm_row, squares_.data() + last});
+  }
+  if (reducer != nullptr) reducer->put_together(space, squares_);
   Kokkos::parallel_for("umbriel::nn::clip_factor", Range(space, 0, 1),
-                       ClipFactor{gradients_.data(), rows * norm_row, n, square_, factor_, options_.clip_norm});
+                       ClipFactor{squares_, square_, factor_, options_.clip_norm});
   ++steps_;
-  update(space, learning_rate);
+  update(space, learning_rate, elements);
 }
 
 double Optimiser::gradient_norm() const {

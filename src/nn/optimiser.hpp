@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "umbriel/core/loops.hpp"
+#include "umbriel/mpi/gradient_reducer.hpp"
 #include "umbriel/nn/parameters.hpp"
 
 namespace umbriel::nn {
@@ -46,7 +47,12 @@ class Optimiser {
 
   /// Moves the values by the gradients. If the gradient's norm is not finite, values and state stay as they are: ask
   /// `gradient_norm`.
-  void step(const Space& space, double learning_rate);
+  /// @param reducer  of the gradients, between the ranks that take the step together: values and state of its own
+  ///                 elements are moved on each rank, and the others' are left for GradientReducer::gather
+  void step(const Space& space, double learning_rate, GradientReducer* reducer = nullptr);
+
+  /// What GradientReducer needs to share the step between ranks; 0: it cannot be shared.
+  virtual std::int64_t row() const = 0;
 
   /// Norm of the last step's gradient before clipping, summed in float64 in an order of its own. Waits for the step.
   double gradient_norm() const;
@@ -58,7 +64,7 @@ class Optimiser {
   /// @}
 
  protected:
-  virtual void update(const Space& space, double learning_rate) = 0;
+  virtual void update(const Space& space, double learning_rate, const std::vector<Elements>& elements) = 0;
 
   const OptimiserOptions options_;
   const View1<float> values_, gradients_;
@@ -67,7 +73,8 @@ class Optimiser {
 
  private:
   SumWorkspace workspace_;
-  View1<double> square_;  // [1]
+  View1<double> squares_;  // of rows, then of each element after the last one
+  View1<double> square_;   // [1]
 };
 
 /// @throws Error(usage) for an unknown name or settings out of range

@@ -213,7 +213,7 @@ void Trainer::validate(const Space& space, const View1<float>& values) {
 
 bool Trainer::run(const Space& space) {
   const ParameterSet& set = task_.parameters();
-  GradientReducer reducer(comm_, set.gradients());
+  GradientReducer reducer(comm_, set.gradients(), optimiser_->row());
   Progress progress(comm_, "training", options_.steps - step_, "steps");
   const Stopwatch watch;
   double last_checkpoint = 0, longest = 0;
@@ -230,9 +230,10 @@ bool Trainer::run(const Space& space) {
     count.add(static_cast<double>(losses.size()));
     const std::vector<double> total = exact_sum_over_ranks(comm_, {here, count});
     const double loss = total[0] / total[1];
-    optimiser_->step(space, options_.schedule.at(step_));
+    optimiser_->step(space, options_.schedule.at(step_), &reducer);
+    reducer.gather(space, set.values());
     spectral_.apply(space);
-    average_.update(space);
+    average_.update(space, reducer.mine());
     const double norm = optimiser_->gradient_norm();
     if (!std::isfinite(loss) || !std::isfinite(norm)) {
       throw Error(ExitCode::numerical, "the loss or its gradient is not finite", "step " + std::to_string(step_),
@@ -244,8 +245,10 @@ bool Trainer::run(const Space& space) {
     history_.seconds.push_back(seconds_before_ + watch.seconds());
     ++step_;
     const bool last = step_ == options_.steps;
-    if (last || (options_.validate_every > 0 && step_ % options_.validate_every == 0))
+    if (last || (options_.validate_every > 0 && step_ % options_.validate_every == 0)) {
+      reducer.gather(space, average_.values());
       validate(space, average_.values());
+    }
     char note[48];
     std::snprintf(note, sizeof note, "loss %.4f", loss);
     progress.add(comm_.is_root() ? 1 : 0, note);
@@ -260,6 +263,9 @@ bool Trainer::run(const Space& space) {
     wishes = comm_.max(wishes);
     const bool due = options_.checkpoint_steps > 0 && step_ % options_.checkpoint_steps == 0;
     if (wishes > 0 || due || last) {
+      for (const auto& part : {optimiser_->state(), average_.state()}) {
+        for (const auto& [name, view] : part) reducer.gather(space, view);
+      }
       write_checkpoint();
       write_metrics(false);
       last_checkpoint = watch.seconds();

@@ -1,7 +1,9 @@
 /// The training loop of every model: gradients summed over ranks, optimiser, averages, validation, checkpoints,
 /// metrics.
 ///
-/// All ranks hold the same parameters and take the same steps. The ranks' shares of a step's examples make up the same
+/// All ranks hold the same parameters and take the same steps, of which each rank makes its share: an optimiser that
+/// treats elements alike moves those that the rank has the gradients' sums of, and the ranks give each other the values
+/// at once, moments and averages when somebody reads them. The ranks' shares of a step's examples make up the same
 /// global batch whatever their number, so that the losses agree up to rounding, or to the bit if the task's gradients
 /// do (GradientSum). A run that was stopped at any step and resumed gives the bits of one that was not.
 #pragma once

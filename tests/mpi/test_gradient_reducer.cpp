@@ -1,6 +1,7 @@
 // Gradients summed while a backward pass runs: bits of the rank-order sum, whatever the buckets and the announcements.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
@@ -49,7 +50,7 @@ TEST(GradientReducer, SumsInPairsOfRanksWhateverTheBuckets) {
     for (const std::size_t bucket_bytes : {std::size_t{0}, std::size_t{4}, std::size_t{403}, std::size_t{1} << 20}) {
       if (n > 1000 && bucket_bytes < 400) continue;  // thousands of messages prove no more than a thousand
       const View1<float> gradients("gradients", static_cast<std::size_t>(n));
-      GradientReducer reducer(comm, gradients, bucket_bytes);
+      GradientReducer reducer(comm, gradients, 0, bucket_bytes);
       for (int pass = 0; pass < 3; ++pass) {
         // Layers of different lengths, written just before they are announced; the last one is left to `finish`.
         std::int64_t done = n;
@@ -68,6 +69,56 @@ TEST(GradientReducer, SumsInPairsOfRanksWhateverTheBuckets) {
   }
 }
 
+// Each rank its own rows: every element is one rank's, whose sum is the one that all would get, and values made of sums
+// come to all.
+TEST(GradientReducer, LeavesEachRankTheSumsOfItsOwnRows) {
+  const Communicator comm = Communicator::world();
+  const Space space;
+  const std::int64_t row = 10;
+  for (const std::int64_t n : {0, 7, 10, 1000, 2017}) {
+    for (const std::size_t bucket_bytes : {std::size_t{4}, std::size_t{1000}, std::size_t{1} << 20}) {
+      const auto size = static_cast<std::size_t>(n);
+      const View1<float> gradients("gradients", size), values("values", size);
+      GradientReducer reducer(comm, gradients, row, bucket_bytes);
+      for (int pass = 0; pass < 2; ++pass) {
+        fill(gradients, comm.rank(), pass, 0, n);
+        reducer.ready(space, n / 3);
+        reducer.finish(space);
+        space.fence();
+        const auto sums = on_host(gradients);
+        const View1<double> owners("owners", size);
+        std::vector<std::int64_t> owned(size, 0);
+        Kokkos::deep_copy(values, std::nanf(""));
+        for (const auto& [begin, end] : reducer.mine()) {
+          EXPECT_EQ(begin % row, 0);
+          EXPECT_TRUE(end % row == 0 || end == n) << end;
+          const auto range = std::make_pair(begin, end);
+          Kokkos::deep_copy(Kokkos::subview(values, range), Kokkos::subview(gradients, range));
+          Kokkos::deep_copy(Kokkos::subview(owners, range), -1.0 - comm.rank());
+          for (std::int64_t i = begin; i < end; ++i) {
+            ++owned[static_cast<std::size_t>(i)];
+            ASSERT_EQ(sums(static_cast<std::size_t>(i)), sum_in_pairs(0, comm.size(), pass, i)) << i;
+          }
+        }
+        reducer.gather(space, values);
+        expect_sum_in_pairs(values, comm.size(), pass);
+        if (!runs_on_host) continue;
+        comm.sum(owned.data(), size);
+        EXPECT_EQ(std::count(owned.begin(), owned.end(), 1), n) << "each element is one rank's";
+        reducer.put_together(space, owners);
+        const auto all = on_host(owners);
+        for (std::size_t i = 0; i < size; ++i) ASSERT_TRUE(all(i) < 0 && all(i) >= -comm.size()) << i;
+      }
+    }
+  }
+  const View1<float> gradients("gradients", 2000), longer("longer", 2001);
+  GradientReducer reducer(comm, gradients, row);
+  reducer.finish(space);
+  if (runs_on_host && comm.size() > 1) {
+    EXPECT_THROW(reducer.gather(space, longer), Error);
+  }
+}
+
 TEST(GradientReducer, HasTheBitsOfAllReduceSum) {
   const Communicator comm = Communicator::world();
   const Space space;
@@ -75,7 +126,7 @@ TEST(GradientReducer, HasTheBitsOfAllReduceSum) {
   const View1<float> gradients("gradients", n), whole("whole", n);
   fill(gradients, comm.rank(), 0, 0, n);
   fill(whole, comm.rank(), 0, 0, n);
-  GradientReducer reducer(comm, gradients, 1000);
+  GradientReducer reducer(comm, gradients, 0, 1000);
   reducer.finish(space);
   all_reduce_sum(comm, space, whole);
   space.fence();
@@ -89,7 +140,7 @@ TEST(GradientReducer, RanksNeedNotKeepStep) {
   const Space space;
   const std::int64_t n = 1201;
   const View1<float> gradients("gradients", n), other("other", 5);
-  GradientReducer reducer(comm, gradients, 64);
+  GradientReducer reducer(comm, gradients, 0, 64);
   for (int pass = 0; pass < 2; ++pass) {
     fill(gradients, comm.rank(), pass, 0, n);
     std::this_thread::sleep_for(std::chrono::milliseconds((comm.rank() + pass) % 3 * 10));
@@ -108,7 +159,7 @@ TEST(GradientReducer, RefusesGradientsOutOfOrder) {
   const Communicator comm = Communicator::world();
   const Space space;
   const View1<float> gradients("gradients", 10);
-  GradientReducer reducer(comm, gradients, 8);
+  GradientReducer reducer(comm, gradients, 0, 8);
   EXPECT_THROW(reducer.ready(space, 11), Error);
   EXPECT_THROW(reducer.ready(space, -1), Error);
   reducer.ready(space, 6);
@@ -123,9 +174,11 @@ TEST(GradientReducer, RefusesDifferentGradients) {
   const Communicator comm = Communicator::world();
   if (comm.size() == 1) GTEST_SKIP() << "needs two ranks";
   const std::size_t odd = comm.rank() == 1 ? 1 : 0;
+  const std::int64_t row = comm.rank() == 1 ? 2 : 4;
   const View1<float> longer("gradients", 10 + odd), same("gradients", 10);
-  EXPECT_THROW(GradientReducer(comm, longer, 8), Error);
-  EXPECT_THROW(GradientReducer(comm, same, 8 + 4 * odd), Error);
+  EXPECT_THROW(GradientReducer(comm, longer, 0, 8), Error);
+  EXPECT_THROW(GradientReducer(comm, same, 0, 8 + 4 * odd), Error);
+  EXPECT_THROW(GradientReducer(comm, same, row, 16), Error);
 }
 
 // An exception in the middle of a pass: the memory outlives the reducer, and the next reducer meets no old message.
@@ -135,11 +188,11 @@ TEST(GradientReducer, MayBeAbandoned) {
   const std::int64_t n = 3000;
   {
     const View1<float> gradients("abandoned", n);
-    GradientReducer reducer(comm, gradients, 400);
+    GradientReducer reducer(comm, gradients, 0, 400);
     reducer.ready(space, 1500);
   }
   const View1<float> gradients("gradients", n);
-  GradientReducer reducer(comm, gradients, 400);
+  GradientReducer reducer(comm, gradients, 0, 400);
   fill(gradients, comm.rank(), 0, 0, n);
   reducer.finish(space);
   expect_sum_in_pairs(gradients, comm.size(), 0);
@@ -149,7 +202,7 @@ TEST(GradientReducer, WorksForAProcessAlone) {
   const Space space;
   const View1<float> gradients("gradients", 7);
   Kokkos::deep_copy(gradients, 3.0f);
-  GradientReducer reducer(Communicator(), gradients, 8);
+  GradientReducer reducer(Communicator(), gradients, 0, 8);
   reducer.ready(space, 4);
   reducer.finish(space);
   EXPECT_EQ(on_host(gradients)(6), 3.0f);

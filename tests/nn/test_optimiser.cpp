@@ -350,7 +350,7 @@ TEST(WeightAverage, AgreesWithFloat64AndResumes) {
   Doubles expected;
   for (int t = 0; t < 40; ++t) {
     problem.fill(problem.set.values(), static_cast<std::uint32_t>(t), 1);
-    average.update(Space());
+    average.update(Space(), {{0, problem.set.extent()}});
     const Doubles p = doubles(problem.set.values());
     if (t == 0) {
       expected = p;
@@ -362,7 +362,7 @@ TEST(WeightAverage, AgreesWithFloat64AndResumes) {
       Kokkos::deep_copy(second.state()[0].second, average.state()[0].second);
       second.set_updates(average.updates());
     }
-    if (t > 20) second.update(Space());
+    if (t > 20) second.update(Space(), {{0, problem.set.extent()}});
   }
   expect_close(average.values(), expected, 1e-4, "average");
   EXPECT_EQ(doubles(second.values()), doubles(average.values()));

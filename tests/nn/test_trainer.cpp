@@ -10,6 +10,7 @@
 
 #include "double_interpreter.hpp"
 #include "umbriel/mpi/hdf5_file.hpp"
+#include "umbriel/nn/gradient_sum.hpp"
 #include "umbriel/nn/layers.hpp"
 
 namespace umbriel::nn {
@@ -110,6 +111,63 @@ class Regression final : public TrainingTask {
   int mine_ = 0;
 };
 
+/// Several rows of parameters and some over, which are pulled to where the parts of a step want them, each part to
+/// another place. A part's gradient has the same bits on whatever rank it is.
+class Pull final : public TrainingTask {
+ public:
+  static constexpr int parts = 4, wide = 5000;
+
+  explicit Pull(const Communicator& comm, float start = 0.5F) : comm_(comm) {
+    set_.add("pulled", Role::other, {wide});
+    set_.add("more", Role::other, {77});
+    set_.allocate();
+    Kokkos::deep_copy(set_.values(), start);
+    sum_ = std::make_unique<GradientSum>(set_.gradients());
+  }
+
+  const ParameterSet& parameters() const override { return set_; }
+
+  std::vector<double> gradients(const Space& space, std::int64_t step,
+                                const std::function<void(std::int64_t)>& ready) override {
+    require(step != fails_at, ExitCode::communication, "this rank was killed", "test");
+    const auto n = static_cast<std::size_t>(set_.extent());
+    const ShardRange mine = shard_range(parts, comm_.rank(), comm_.size());
+    std::vector<double> losses;
+    for (int part = 0; part < mine.count; ++part) {
+      const Doubles values = to_doubles(set_.values()),
+                    wanted = draw_normals(static_cast<std::uint32_t>(parts * step + mine.first + part), n);
+      Doubles gradient(n);
+      losses.push_back(0);
+      for (std::size_t i = 0; i < n; ++i) {
+        gradient[i] = (values[i] - wanted[i]) / parts;
+        losses.back() += gradient[i] * gradient[i];
+      }
+      set_floats(set_.gradients().data(), gradient);
+      if (part + 1 < mine.count) sum_->keep(space, part);
+    }
+    for (auto end = static_cast<std::int64_t>(n); end > 0; end = std::max<std::int64_t>(0, end - 999)) {
+      const std::int64_t first = std::max<std::int64_t>(0, end - 999);
+      sum_->complete(space, static_cast<int>(mine.count) - 1, first, end);
+      ready(first);
+    }
+    return losses;
+  }
+
+  std::vector<std::pair<std::string, double>> validate(const Space& space, const View1<float>& values) override {
+    space.fence();
+    double square = 0;
+    for (const double v : to_doubles(values)) square += v * v;
+    return {{"square", square}};
+  }
+
+  std::int64_t fails_at = -1;
+
+ private:
+  Communicator comm_;
+  ParameterSet set_;
+  std::unique_ptr<GradientSum> sum_;
+};
+
 TrainerOptions options_in(const Folder& folder, const std::string& optimiser = "adam") {
   TrainerOptions o;
   o.steps = 7;
@@ -152,6 +210,15 @@ Result train_whole(const Communicator& comm, const std::string& optimiser = "ada
   trainer.resume();  // there is nothing
   EXPECT_TRUE(trainer.run(Space()));
   return result_of(trainer, task);
+}
+
+/// Every array of a checkpoint.
+std::vector<std::vector<float>> state_in(const std::string& path) {
+  const Hdf5Reader file(path);
+  std::vector<std::vector<float>> arrays;
+  for (const char* name : {"weights", "first_moments", "second_moments", "average"})
+    arrays.push_back(file.read<float>(std::string("/state/") + name));
+  return arrays;
 }
 
 std::vector<std::vector<std::string>> csv(const std::string& path) {
@@ -209,6 +276,59 @@ TEST(Trainer, TakesTheSameStepsOnAnyNumberOfRanks) {
       EXPECT_NEAR(shared.history.loss[i], alone.history.loss[i], 1e-5 * alone.history.loss[i]) << "step " << i;
     EXPECT_LT(distance(shared.buffers, alone.buffers), 1e-4);
     EXPECT_LT(alone.history.loss.back(), 0.7 * alone.history.loss.front()) << "it learns";
+  }
+}
+
+TEST(Trainer, SharesTheStepsWithTheBitsOfOneRank) {
+  const Communicator world = Communicator::world(), self;
+  for (const char* optimiser : {"adam", "adabelief"}) {
+    SCOPED_TRACE(optimiser);
+    const Folder folder(self);
+    const TrainerOptions options = options_in(folder, optimiser);
+    Pull task(self);
+    Trainer trainer(self, task, options);
+    EXPECT_TRUE(trainer.run(Space()));
+    const Result alone = result_of(trainer, task);
+    const auto state = state_in(options.stem + ".checkpoint.h5");
+
+    const Folder common(world);
+    TrainerOptions shared = options_in(common, optimiser);
+    {
+      Pull task(world);
+      Trainer trainer(world, task, shared);
+      EXPECT_TRUE(trainer.run(Space()));
+      expect_equal(result_of(trainer, task), alone);
+      EXPECT_EQ(state_in(shared.stem + ".checkpoint.h5"), state);
+      trainer.remove_checkpoint();
+    }
+
+    // Killed on all ranks: each goes on alone, and all go on.
+    shared.checkpoint_steps = 2;
+    {
+      Pull task(world);
+      task.fails_at = 5;
+      Trainer trainer(world, task, shared);
+      EXPECT_THROW(trainer.run(Space()), Error);
+    }
+    world.barrier();
+    std::filesystem::copy_file(shared.stem + ".checkpoint.h5", options.stem + ".checkpoint.h5",
+                               std::filesystem::copy_options::overwrite_existing);
+    {
+      Pull task(self, 1);
+      Trainer trainer(self, task, options);
+      trainer.resume();
+      EXPECT_EQ(trainer.step(), 4);
+      EXPECT_TRUE(trainer.run(Space()));
+      expect_equal(result_of(trainer, task), alone);
+    }
+    {
+      Pull task(world, 1);
+      Trainer trainer(world, task, shared);
+      trainer.resume();
+      EXPECT_TRUE(trainer.run(Space()));
+      expect_equal(result_of(trainer, task), alone);
+      EXPECT_EQ(state_in(shared.stem + ".checkpoint.h5"), state);
+    }
   }
 }
 
