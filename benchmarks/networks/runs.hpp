@@ -89,7 +89,7 @@ class TrainingRun {
         comm_(options.comm),
         tape_(network_->parameters(), true, std::move(options)),
         optimiser_(nn::make_optimiser(network_->parameters(), {})),
-        reducer_(comm_, network_->parameters().gradients()) {
+        reducer_(comm_, network_->parameters().gradients(), optimiser_->row()) {
     const nn::Value x = tape_.input({batch, side, side, channels});
     std::vector<nn::Scalars> noise;
     for (int i = 0; i < network_->noise_features(); ++i) noise.push_back(tape_.scalars(batch));
@@ -108,7 +108,8 @@ class TrainingRun {
     set_output_gradient(space);
     tape_.backward(space, [&](std::int64_t first) { reducer_.ready(space, first); });
     reducer_.finish(space);
-    optimiser_->step(space, 1e-4);
+    optimiser_->step(space, 1e-4, &reducer_);
+    reducer_.gather(space, network_->parameters().values());
     space.fence();
   }
 
