@@ -15,15 +15,18 @@ namespace {
 const Grid grid{32, 32};
 constexpr double pixel = 2;
 
-HostMaps lognormal_maps(int n, double kappa0, std::uint64_t seed = 11) {
-  const PowerSpectrum spectrum({1, 100, 1000, 10000}, {1e-9, 5e-10, 1e-10, 1e-11});
-  ConvergenceSimulator simulator(spectrum, grid, pixel, FieldKind::lognormal, kappa0);
+HostMaps draw(ConvergenceSimulator simulator, int n, std::uint64_t seed) {
   const MapBatch maps("maps", n, grid.height, grid.width);
   simulator.draw(seed, 0, n, maps);
   Kokkos::fence();
   const HostMaps host("host", maps.extent(0), maps.extent(1), maps.extent(2));
   Kokkos::deep_copy(host, maps);
   return host;
+}
+
+HostMaps lognormal_maps(int n, double kappa0, std::uint64_t seed = 11) {
+  const PowerSpectrum spectrum({1, 100, 1000, 10000}, {1e-9, 5e-10, 1e-10, 1e-11});
+  return draw({spectrum, grid, pixel, FieldKind::lognormal, kappa0}, n, seed);
 }
 
 Config config(const std::string& text) { return Config::parse("[field]\n" + text, "test"); }
@@ -131,17 +134,6 @@ TEST(FieldTransform, MakesLognormalFieldsWhiteAndNormal) {
   EXPECT_NEAR(product / (256 * 32 * 31), 0, 0.01);
 }
 
-/// Gaussian maps whose spectrum has waves of a tenth, and what they are drawn from, as a power of ten thousandths.
-HostMaps wavy_maps(int n, const PowerSpectrum& spectrum, std::uint64_t seed) {
-  ConvergenceSimulator simulator(spectrum, grid, pixel, FieldKind::gaussian, 0);
-  const MapBatch maps("maps", n, grid.height, grid.width);
-  simulator.draw(seed, 0, n, maps);
-  Kokkos::fence();
-  const HostMaps host("host", maps.extent(0), maps.extent(1), maps.extent(2));
-  Kokkos::deep_copy(host, maps);
-  return host;
-}
-
 TEST(FieldTransform, FollowsTheSpectrumAsFarAsTheMapsShowIt) {
   std::vector<double> l, wavy, plain;
   for (double at = 100; at < 12000; at *= 1.05) {
@@ -156,7 +148,8 @@ TEST(FieldTransform, FollowsTheSpectrumAsFarAsTheMapsShowIt) {
     double sum = 0;
     int count = 0;
     for (std::uint64_t seed = 1; seed <= 6; ++seed) {
-      const auto s = fit_field_transform(config("transform = \"linear\""), wavy_maps(n, truth, seed), pixel);
+      const auto s = fit_field_transform(config("transform = \"linear\""),
+                                         draw({truth, grid, pixel, FieldKind::gaussian, 0}, n, seed), pixel);
       for (std::size_t i = 1; i < s.multipole.size(); ++i) {
         if (s.multipole[i] < least) continue;
         const double ratio = s.power[i] * pixel_area / truth(s.multipole[i]);
