@@ -46,8 +46,8 @@ class MirroredFilter {
 };
 
 /// Fits it, the same for any number of ranks: t in bands as wide as the lowest multipole, or a fifth of theirs where
-/// that is more, from 1/2 to 2, in a few rounds. Spectra are means over maps, each standardised, and faded out towards
-/// the edges over an eighth of each side. Collective.
+/// that is more, from 1/2 to 2 before its last scaling, in a few rounds. Spectra are means over maps, each standardised,
+/// and faded out towards the edges over an eighth of each side. Collective.
 /// @param transform  from maps to fields
 /// @param drawn      [n, H, W] this rank's share of the drawn fields; n may be 0
 /// @param real       [m, H, W] fields of the training maps, the same on all ranks
