@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -120,6 +121,20 @@ TEST(SpectrumFilter, GivesMapsTheSpectrumOfThoseThatTheyAreToBeLike) {
     squares[1] += std::pow(on_host(after)(i), 2);
   }
   EXPECT_NEAR(squares[1] / squares[0], 1, 0.02);
+}
+
+/// Of fields that have hardly any power where they should have much, noise is not made into structure.
+TEST(SpectrumFilter, MultipliesByNoMoreThanTwoEitherWay) {
+  FieldTransformSettings settings;
+  settings.kappa0 = 1e-6;
+  settings.multipole = {1};
+  settings.power = {1};
+  FieldTransform transform(settings, grid, pixel);
+  const SpectrumFilter filter = fit_spectrum_filter(Communicator(), Space(), transform, grid, pixel,
+                                                    fields_of(0, 0, 60, 6), fields_of(1, 0, 60, 1));
+  const auto [least, most] = std::minmax_element(filter.factor.begin(), filter.factor.end());
+  EXPECT_GT(*most, 2 * *least);
+  EXPECT_LT(*most, 4.0001 * *least);
 }
 
 TEST(SpectrumFilter, StandsInAFilesMetadata) {
