@@ -2,7 +2,7 @@
 //
 // cuDNN chooses its kernels by the number of samples too, so that a sample's bits could depend on the batch. Therefore
 // a layer's bits are those of a unit, a number of samples that depends on the size of the map alone: one of large maps,
-// up to eight of small ones. Larger tiles, up to the samples that were planned, save launches, and are used where they
+// up to 256 of small ones, for a call costs 50 us whatever little it does. Larger tiles, up to the samples that were planned, save launches, and are used where they
 // give the same bits: that is measured, with random arrays, when the layer is planned. What remains of a batch is
 // copied into a dense array of a whole unit, as is a channel slice and a periodic map. Algorithms are fixed,
 // deterministic ones.
@@ -289,10 +289,10 @@ struct CountDifferent {
   }
 };
 
-/// Samples of the least tile: enough pixels to be worth a launch, by the size of the map alone.
+/// Samples of the least tile: enough pixels to be worth a call, by the size of the map alone.
 int samples_of_a_unit(std::int64_t pixels) {
   int samples = 1;
-  while (samples < 8 && samples * pixels < (1 << 14)) samples *= 2;
+  while (samples < 256 && samples * pixels < (1 << 16)) samples *= 2;
   return samples;
 }
 
@@ -329,7 +329,7 @@ class CudnnConv2d final : public Conv2d::Implementation {
         tiles_.push_back(std::move(tile));
     }
     if (passes.weights) {
-      int samples = unit;
+      int samples = 1;
       while (2 * samples <= input.n && 2 * samples * pixels <= most_pixels_of_a_sum) samples *= 2;
       summed_ = std::make_unique<Tile>(*this, samples, CUDNN_DATA_FLOAT);
       float_filter_ = std::make_unique<FilterDescriptor>(geometry, CUDNN_DATA_FLOAT);
