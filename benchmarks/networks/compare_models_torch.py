@@ -11,8 +11,8 @@ evaluation without gradients, a training step (forward, gradient, Adam) and the 
 rule. The autoencoder is that of jobs/configs/dust_vae.toml (or --vae-config) with its latent flow: steps of `umbriel train
 vae`, as many as the other models' repeats, reading, turning and flipping of maps included, against steps in PyTorch with the
 maps at hand. Both programs take turns; seconds are those of a map, wall and processor, and ratios are PyTorch's median over
-umbriel's. On a busy machine trust the ratio of processor times. Writes all samples as JSON. Run it with a Python that has
-PyTorch, pinned to a core.
+umbriel's. On a busy machine trust the ratio of processor times, which there is not of the autoencoder. Writes all samples as
+JSON. Run it with a Python that has PyTorch, pinned to a core.
 """
 import argparse
 import datetime
@@ -20,7 +20,6 @@ import json
 import math
 import pathlib
 import platform
-import resource
 import statistics
 import subprocess
 import tempfile
@@ -262,29 +261,23 @@ def torch_samples(call, arguments):
 
 
 def umbriel_training_samples(arguments):
-    """Steps of `umbriel train vae` on white maps, by the clocks of their ends; of processor time only the mean is known."""
+    """Steps of `umbriel train vae` on white maps, by the clocks of their ends: of each step no processor time is known."""
     with tempfile.TemporaryDirectory() as folder:
         maps = numpy.random.default_rng(1).standard_normal((8 * arguments.batch, arguments.size, arguments.size))
         numpy.save(folder + "/maps.npy", maps.astype(numpy.float32))
 
-        def run(steps):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-            output = f"{folder}/{steps}.safetensors"
-            subprocess.run(
-                [arguments.umbriel, "train", "vae", arguments.vae_config, "--set", f"data.maps={folder}/maps.npy", "--set",
-                 f"run.output={output}", "--set", f"train.steps={steps}", "--set", f"train.batch={arguments.batch}", "--set",
-                 "train.validate_every=0", "--set", "train.warm_up=0"], check=True, capture_output=True)
-            ends = numpy.loadtxt(f"{folder}/{steps}.metrics.csv", delimiter=",", skiprows=1, usecols=4, ndmin=1)
-            return numpy.diff(ends), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before, output
-
-        few, many = 2, 2 + 4 * arguments.repeats
-        _, start, _ = run(few)
-        wall, end, output = run(many)
-        with open(output, "rb") as file:
+        stem = f"{folder}/model"
+        subprocess.run(
+            [arguments.umbriel, "train", "vae", arguments.vae_config, "--set", f"data.maps={folder}/maps.npy", "--set",
+             f"run.output={stem}.safetensors", "--set", f"train.steps={2 + 4 * arguments.repeats}", "--set",
+             f"train.batch={arguments.batch}", "--set", "train.validate_every=0", "--set", "train.warm_up=0"],
+            check=True, capture_output=True)
+        ends = numpy.loadtxt(f"{stem}.metrics.csv", delimiter=",", skiprows=1, usecols=4, ndmin=1)
+        with open(f"{stem}.safetensors", "rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         revision = subprocess.run([arguments.umbriel, "--version"], capture_output=True, text=True).stdout.strip()
         trained = [e for name, e in header.items() if not name.startswith(("__metadata__", "components.")) and "running" not in name]
-        return {"wall": list(wall[1:]), "cpu": [(end - start) / (many - few)], "revision": revision,
+        return {"wall": list(numpy.diff(ends)[1:]), "revision": revision,
                 "parameters": sum(math.prod(e["shape"]) for e in trained)}
 
 
@@ -325,15 +318,21 @@ def main():
             call, parameters = make_torch(model, which, arguments)
             result = umbriel_samples(model, which, arguments)
             for program, samples in (("torch", torch_samples(call, arguments)), ("umbriel", result)):
-                for clock in ("wall", "cpu"):
-                    point[program][clock] += [seconds / arguments.batch for seconds in samples[clock]]
+                for clock, seconds in samples.items():
+                    if clock in ("wall", "cpu"):
+                        point[program][clock] += [s / arguments.batch for s in seconds]
             point["parameters"] = {"umbriel": result["parameters"], "torch": parameters}
     for name, point in points.items():
-        median = {program: {clock: statistics.median(point[program][clock]) for clock in ("wall", "cpu")}
-                  for program in ("torch", "umbriel")}
-        point["ratio"] = {clock: median["torch"][clock] / median["umbriel"][clock] for clock in ("wall", "cpu")}
-        print(f"{name:18s} torch {1e3 * median['torch']['cpu']:8.3f} ms, umbriel {1e3 * median['umbriel']['cpu']:8.3f} ms "
-              f"of processor a map: {point['ratio']['cpu']:.2f} times as fast (wall {point['ratio']['wall']:.2f})")
+        print(f"{name:18s}", end="")
+        point["ratio"] = {}
+        for clock in ("cpu", "wall"):
+            if not point["umbriel"][clock]:
+                continue
+            torch_s, umbriel_s = (statistics.median(point[program][clock]) for program in ("torch", "umbriel"))
+            point["ratio"][clock] = torch_s / umbriel_s
+            print(f"  {clock}: torch {1e3 * torch_s:.3f} ms a map, umbriel {1e3 * umbriel_s:.3f}, {torch_s / umbriel_s:.2f} times as fast",
+                  end="")
+        print()
     with open(arguments.output, "w") as file:
         json.dump({"date": datetime.datetime.now(datetime.timezone.utc).isoformat(), "processor": processor(),
                    "torch": torch.__version__, "size": arguments.size, "batch": arguments.batch, "steps": arguments.steps,
