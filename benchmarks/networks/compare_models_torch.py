@@ -328,10 +328,9 @@ def main():
         for clock in ("cpu", "wall"):
             if not point["umbriel"][clock]:
                 continue
-            torch_s, umbriel_s = (statistics.median(point[program][clock]) for program in ("torch", "umbriel"))
-            point["ratio"][clock] = torch_s / umbriel_s
-            print(f"  {clock}: torch {1e3 * torch_s:.3f} ms a map, umbriel {1e3 * umbriel_s:.3f}, {torch_s / umbriel_s:.2f} times as fast",
-                  end="")
+            theirs, ours = (statistics.median(point[program][clock]) for program in ("torch", "umbriel"))
+            point["ratio"][clock] = theirs / ours
+            print(f"  {clock}: torch {1e3 * theirs:.3f} ms a map, umbriel {1e3 * ours:.3f}, {theirs / ours:.2f} times as fast", end="")
         print()
     with open(arguments.output, "w") as file:
         json.dump({"date": datetime.datetime.now(datetime.timezone.utc).isoformat(), "processor": processor(),

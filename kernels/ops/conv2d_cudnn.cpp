@@ -2,10 +2,10 @@
 //
 // cuDNN chooses its kernels by the number of samples too, so that a sample's bits could depend on the batch. Therefore
 // a layer's bits are those of a unit, a number of samples that depends on the size of the map alone: one of large maps,
-// up to 256 of small ones, for a call costs 50 us whatever little it does. Larger tiles, up to the samples that were planned, save launches, and are used where they
-// give the same bits: that is measured, with random arrays, when the layer is planned. What remains of a batch is
-// copied into a dense array of a whole unit, as is a channel slice and a periodic map. Algorithms are fixed,
-// deterministic ones.
+// up to 256 of small ones, for a call costs 50 us whatever little it does. Larger tiles, up to the samples that were
+// planned, save launches, and are used where they give the same bits: that is measured, with random arrays, when the
+// layer is planned. What remains of a batch is copied into a dense array of a whole unit, as is a channel slice and a
+// periodic map. Algorithms are fixed, deterministic ones.
 //
 // Where cuDNN can, bias, residual and ReLU are its epilogue; else they are one pass of our own after the convolution.
 #include <cudnn.h>
