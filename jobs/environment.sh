@@ -1,5 +1,6 @@
 # Sourced by the scripts beside it: how many jobs, settings that let OpenMPI run anywhere, and `configure`.
-JOBS=${JOBS:-$(nproc)}
+# nproc takes OMP_NUM_THREADS, which users of MPI set to 1, for the number of cores.
+JOBS=${JOBS:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)}
 
 # OpenMPI: as root (containers), with more ranks than cores, without binding, and where containers forbid one process to
 # read another's memory.

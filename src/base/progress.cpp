@@ -55,7 +55,8 @@ void Progress::show(bool last) {
   if (!counter_.is_root()) return;
   const double elapsed = watch_.seconds();
   const double every = log::is_terminal() ? 0.2 : 30.0;
-  if (!last && elapsed - shown_ < every) return;
+  const bool first = shown_ < 0;
+  if (!last && !first && elapsed - shown_ < every) return;
   shown_ = elapsed;
   const double done = static_cast<double>(counter_.total()) / scale;
   const double fraction = total_ > 0 ? std::clamp(done / static_cast<double>(total_), 0.0, 1.0) : 1.0;
@@ -70,7 +71,7 @@ void Progress::show(bool last) {
   if (last) {
     log::info(text);
   } else {
-    log::status_line(note_.empty() ? text : text + (", " + note_));
+    if (!first) log::status_line(note_.empty() ? text : text + (", " + note_));
     log::event("progress", {{"done", done}, {"total", total_}, {"rate", rate}});
   }
 }

@@ -10,6 +10,7 @@
 namespace umbriel {
 
 /// Counts units of work done by any rank; rank 0 shows a bar in a terminal, a plain line every half minute elsewhere.
+/// The log gets the same, and an event once rank 0 has done its first unit.
 class Progress {
  public:
   /// Every rank makes one. @param total  units over all ranks  @param unit  "chains", "mocks"
@@ -26,7 +27,7 @@ class Progress {
   SharedCounter counter_;  // millionths of a unit
   std::string title_, unit_, note_;
   std::int64_t total_;
-  double shown_ = 0;
+  double shown_ = -1;  // seconds after the start; -1: not yet
   int exceptions_;
   Stopwatch watch_;
 };

@@ -96,19 +96,21 @@ TEST(Generate, StoppedBySignalGoesOnToTheSameMaps) {
   ASSERT_EQ(folder.umbriel(command + "--set run.output=whole.h5", 2).code, 0);
   const std::string whole = Hdf5Reader(folder / "whole.h5").data_digest();
   EXPECT_EQ(Hdf5Reader(folder / "x.h5").data_digest(), whole);
-  // A rank that is held up for longer than its share takes, on a busy machine too, gets help.
+  // The second rank is held up from when the first has drawn some maps until that one is through with its share of 600
+  // and sleeps until it is given half of what the second still has.
   const std::string slow = Folder::program(command + "--set run.output=slow.h5", 2);
-  const Outcome helped = folder.shell(slow +
-                                      " & pid=$!; while ! test -s slow.h5.log.jsonl; do sleep 0.01; done; "
-                                      "victim=$(pgrep -P $pid | sed -n 2p); kill -STOP $victim; sleep 6; "
-                                      "kill -CONT $victim; wait $pid; exit $?");
+  const Outcome helped = folder.shell(
+      slow +
+      " & pid=$!; while ! test -s slow.h5.log.jsonl; do sleep 0.01; done; set -- $(pgrep -P $pid); kill -STOP $2; "
+      "asleep=0; while test $asleep -lt 10; do sleep 0.05; case $(cut -d\" \" -f3 /proc/$1/stat) in "
+      "S) asleep=$((asleep + 1));; *) asleep=0;; esac; done; kill -CONT $2; wait $pid; exit $?");
   ASSERT_EQ(helped.code, 0) << helped.output;
   EXPECT_EQ(Hdf5Reader(folder / "slow.h5").data_digest(), whole);
   std::ostringstream log;
   log << std::ifstream(folder / "slow.h5.log.jsonl").rdbuf();
   const std::string event = "\"maps drawn for other ranks\":";
   ASSERT_NE(log.str().find(event), std::string::npos) << log.str();
-  EXPECT_GT(std::stoi(log.str().substr(log.str().find(event) + event.size())), 0);
+  EXPECT_GT(std::stoi(log.str().substr(log.str().find(event) + event.size())), 200) << log.str();
 }
 
 /// Standard deviation of maps [first, first + n).
