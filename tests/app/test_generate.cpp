@@ -102,8 +102,9 @@ TEST(Generate, StoppedBySignalGoesOnToTheSameMaps) {
   const Outcome helped = folder.shell(
       slow +
       " & pid=$!; while ! test -s slow.h5.log.jsonl; do sleep 0.01; done; set -- $(pgrep -P $pid); kill -STOP $2; "
-      "asleep=0; while kill -0 $1 && test $asleep -lt 10; do sleep 0.05; case $(cut -d\" \" -f3 /proc/$1/stat) in "
-      "S) asleep=$((asleep + 1));; *) asleep=0;; esac; done; kill -CONT $2; wait $pid; exit $?");
+      "asleep=0; for i in $(seq 1000); do sleep 0.05; case $(cut -d\" \" -f3 /proc/$1/stat) in "
+      "S) asleep=$((asleep + 1));; *) asleep=0;; esac; test $asleep -lt 10 || break; done; kill -CONT $2; wait $pid; "
+      "exit $?");
   ASSERT_EQ(helped.code, 0) << helped.output;
   EXPECT_EQ(Hdf5Reader(folder / "slow.h5").data_digest(), whole);
   std::ostringstream log;
