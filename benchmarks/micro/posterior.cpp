@@ -4,8 +4,7 @@
 // pixel):
 //   multiply by D        state 4, two spectra 8                                           12 N,   4 FLOP a pixel
 //   weigh the residual   two maps both ways 16, data 8, variance 8                        32 N,  11 FLOP, 2 divisions
-//   adjoint and prior    two spectra 8, state 4, power 2, score 4                         18 N,  12 FLOP, 1 division a
-//   mode
+//   adjoint and prior    two spectra 8, state 4, power 2, score 4                         18 N,  12 FLOP, 1 a mode
 // Transforms, two inverse and two forward: 32 N bytes and 10 N log2 N FLOP. At 360 x 360 that is 8 MB and 2.4 MFLOP of
 // passes beside 4 MB and 22 MFLOP of transforms: at the 100 GB/s of a core's level-2 cache (memory_triad) the passes
 // have a floor of 0.08 ms, at the 30 GB/s of memory one of 0.27 ms, beside transforms of 0.7 ms; measured 0.15 ms.

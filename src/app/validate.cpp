@@ -3,8 +3,7 @@
 // exact: the posterior of a survey by chains against the exact Gaussian posterior (Wiener mean, constrained
 //   realisations): error of the mean in units of the spread, ratio of standard deviations, ratio of variances a
 //   multipole band. For the linear model under the Gaussian prior.
-// calibration: mocks with the survey's mask and noise, each sampled by chains, under any prior. Ranks of the truth
-// among
+// calibration: mocks with the survey's mask and noise, each sampled by chains, under any prior. Ranks of the truth in
 //   the draws must be uniform (Talts et al. 2018, arXiv 1804.06788), central intervals must cover what they claim, and
 //   so must balls about reference points (TARP, Lemos et al. 2023, arXiv 2302.03026). These hold if the mocks are drawn
 //   from the prior; whatever the mocks, the error of the posterior mean against that of the exact Wiener mean says what

@@ -1,8 +1,7 @@
 /// Square patches of the sky, cut from a HEALPix map, and put back.
 ///
 /// A patch is n x n pixels of the plane that touches the sphere at its centre (gnomonic projection): x to falling
-/// longitude and y to growing latitude, so that it looks as the sky does. Pixel (y, x), counted from 0, has its centre
-/// at
+/// longitude and y to growing latitude, so that it looks as the sky does. Pixel (y, x), counted from 0, is centred on
 /// ((n - 1) / 2 - x, y - (n - 1) / 2) size / n. In FITS terms: TAN, CRPIX = (n + 1) / 2, CDELT = (-size / n, size / n).
 ///
 /// Centres and size of patches: Thorne, Knox & Prabhu 2021 (MNRAS 504, 2603). There the outermost pixels have their

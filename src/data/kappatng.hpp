@@ -1,7 +1,7 @@
 /// Maps of the kappaTNG simulations in their binary format (Osato, Liu & Haiman 2021).
 ///
-/// As the authors' `load_map.c` reads them (https://github.com/0satoken/kappaTNG, folder `binary`), a file is
-/// little-endian
+/// As the authors' `load_map.c` reads them (https://github.com/0satoken/kappaTNG, folder `binary`), a file is,
+/// little-endian,
 ///   int32    ng
 ///   float64  kappa[ng][ng]
 ///   int32    ng

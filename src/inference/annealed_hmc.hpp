@@ -2,10 +2,9 @@
 ///
 /// Neal 2011 (HMC); Remy et al. 2022 (arXiv 2201.05561, section 4: annealing). Modes:
 ///
-/// preconditioned (default): the Fourier mass matrix M = 1/(P + sigma^2) + mean(1/(sigma_gamma^2 + sigma^2)) makes
-/// every
-///   mode oscillate with a period near 2 pi, so that a few leapfrogs of step 0.4 cross the posterior. One trajectory at
-///   each of a few temperatures, then a tail at the final temperature. Trajectory length and step are drawn: a fixed
+/// preconditioned (default): with the Fourier mass matrix M = 1/(P + sigma^2) + mean(1/(sigma_gamma^2 + sigma^2)) each
+///   mode oscillates with a period near 2 pi, so that a few leapfrogs of step 0.4 cross the posterior. One trajectory
+///   at each of a few temperatures, then a tail at the final temperature. Trajectory length and step are drawn: a fixed
 ///   length near pi returns to where it began.
 /// langevin: annealed Langevin dynamics (Song & Ermon 2019, arXiv 1907.05600) with the same mass: trajectories of one
 ///   step each, without a test, so with a bias of the order of step^2. The step turns state and momentum exactly under

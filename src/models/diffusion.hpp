@@ -32,9 +32,8 @@ struct DiffusionSettings {
 ///   diffusion.times = 300               T
 ///   diffusion.beta_first = 1e-4, diffusion.beta_last = 0.02   of the linear schedule
 ///   diffusion.zero_terminal             cosines are moved so that nothing of the map is left at T (Lin et al. 2024,
-///   arXiv
-///                                       2305.08891): as published, the linear schedule leaves cos(phi) = 0.22. Default
-///                                       true; false with noise, which says nothing of the map there
+///                                       arXiv 2305.08891): as published, the linear schedule leaves cos(phi) = 0.22.
+///                                       Default true; false with noise, which says nothing of the map there
 /// @throws Error(usage)
 DiffusionSettings diffusion_settings(const Config& config);
 

@@ -165,8 +165,7 @@ class Spectrum {
     return 0.5 * sum / static_cast<double>(grid_.pixels());
   }
 
-  /// A smooth curve through the power of n maps: at the mean of maps (l = 0) its own value, else exp f(ln l) with the f
-  /// that makes
+  /// A smooth curve through the power of n maps: at the mean of maps (l = 0) its own value, else exp f(ln l), f making
   ///   sum over rings of w (ln P - f)^2 / phi + lambda sum over knots of (second difference of f)^2
   /// least, where 1 / w = 2 / (modes n) is the scatter of ln P of Gaussian maps. How much more theirs scatters, phi >=
   /// 1, and lambda are those of the largest restricted likelihood (Patterson & Thompson 1971, Biometrika 58, 545). So a

@@ -1,10 +1,9 @@
 /// Brings maps to where generative models learn: near to white noise of unit variance, by a map of their own that is
 /// invertible and of known Jacobian.
 ///
-///   u = ln(kappa + kappa0) - mean   "lognormal", or u = kappa - mean, "linear", or "standardised": each map less its
-///   own
-///                                   mean, over its own standard deviation; or "standardised-lognormal", the logarithm
-///                                   of such a map, shifted
+///   u = ln(kappa + kappa0) - mean   "lognormal"; or u = kappa - mean, "linear"; or "standardised": each map less its
+///                                   own mean, over its own standard deviation; or "standardised-lognormal", the
+///                                   logarithm of such a map, shifted
 ///   x = F^-1[F[u] / sqrt(P)]        P(l) the power of u, both fitted to the training maps
 ///   ln |dx / dkappa| = - sum over pixels of ln(kappa + kappa0) - 1/2 sum over modes of ln P
 ///

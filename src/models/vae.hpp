@@ -193,8 +193,7 @@ class VaeTask final : public MapTask {
 ///   generate.prior = "flow"    z from the flow, or "normal", as the VAE was trained; the default where it has no flow
 ///   generate.residual = true   false: decoded maps alone, means given z; the default where the file has no residual
 ///   generate.filter = true     false: with the spectrum that they have; the default where the file has no filter, and
-///   of
-///                              maps that are not what it was fitted to: without residuals, or past the flow
+///                              of maps that are not what it was fitted to: without residuals, or past the flow
 /// @throws Error(usage) for "flow", residuals or a filter that the file does not have; as TrainedVae::load
 std::unique_ptr<MapGenerator> make_vae_generator(const std::string& path, const Config& config,
                                                  const nn::Options& options);

@@ -3,9 +3,8 @@
 /// The record of a network (tape.hpp) is rewritten, once:
 ///   - batch norm with its running moments is folded into the convolution before it;
 ///   - additions and nonlinearities after a convolution become its epilogue;
-///   - convolutions after an upsampling by two run on the coarse map: a 1 x 1 one as it is, a 3 x 3 one as four 2 x 2
-///   ones,
-///     since each fine pixel sees only 2 x 2 coarse ones (9 products a fine pixel become 4);
+///   - convolutions after an upsampling by two run on the coarse map: a 1 x 1 one as it is, a 3 x 3 one as four of
+///     2 x 2, since each fine pixel sees only 2 x 2 coarse ones (9 products a fine pixel become 4);
 ///   - buffers that never live together share memory.
 /// A run allocates nothing. Maps are run through in tiles of as many samples as were recorded, and a last one of what
 /// remains; a sample's result has the same bits whatever the batch.

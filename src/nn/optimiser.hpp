@@ -1,9 +1,8 @@
 /// Optimisers on a network's flat arrays.
 ///
 /// g is the gradient after clipping, t = 1, 2, ... the step, r the learning rate:
-///   adam       m += (1 - b1)(g - m), v += (1 - b2)(g^2 - v), p -= r (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) +
-///   epsilon)
-///              Kingma & Ba 2015, arXiv 1412.6980
+///   adam       m += (1 - b1)(g - m), v += (1 - b2)(g^2 - v),
+///              p -= r (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + epsilon): Kingma & Ba 2015, arXiv 1412.6980
 ///   adabelief  the same with v += (1 - b2)((g - m)^2 - v) + epsilon: Zhuang et al. 2020, arXiv 2010.07468
 ///   adafactor  second moments of a matrix kept as those of its rows and of its columns, no first moment, updates
 ///              scaled to a root mean square of at most `update_clip`: Shazeer & Stern 2018, arXiv 1804.04235

@@ -1,8 +1,6 @@
 // The coupling of bands b and b' is a sum over all pairs of modes,
-//   M(b, b') = (4 pi^2 / A^2) / n_b sum_(k in b) sum_(k' in b') |w(k - k')|^2,   w the transform of the mask, A the
-//   area,
-// which is a correlation of three functions of k: with the discrete transforms I_b of the bands' indicators and V of
-// |w|^2,
+//   M(b, b') = (4 pi^2 / A^2) / n_b sum_(k in b) sum_(k' in b') |w(k - k')|^2, w = F[mask], A the area of the map,
+// which is a correlation of three functions of k. With the transforms I_b of the bands' indicators and V of |w|^2 it is
 //   sum sum = (1 / N) sum_x I_b(x) I_b'(x) V(x).
 // Indicators and |w|^2 are even, so their transforms are real and half a plane holds them.
 #include "umbriel/statistics/masked_spectrum.hpp"

@@ -26,9 +26,8 @@ class MaskedSpectrum {
  public:
   /// @param mask   [y, x] weights, usually 0 to 1, smooth at the edges (see apodise); any scale
   /// @param edges  increasing multipoles: band b holds edges[b] <= l < edges[b + 1]
-  /// @throws Error(input) for a mask that is not finite or zero everywhere; Error(usage) for edges that do not
-  /// increase,
-  ///         a band without modes, or bands that the mask couples so that they cannot be told apart
+  /// @throws Error(input) for a mask that is not finite or zero everywhere; Error(usage) for edges that do not rise, a
+  ///         band without modes, or bands that the mask couples so that they cannot be told apart
   MaskedSpectrum(const FlatSky& sky, const std::vector<double>& mask, const std::vector<double>& edges);
   ~MaskedSpectrum();
   MaskedSpectrum(MaskedSpectrum&&) noexcept;
