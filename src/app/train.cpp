@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <type_traits>
 
 #include "umbriel/app/checkpoint.hpp"
 #include "umbriel/app/job.hpp"
@@ -77,7 +78,8 @@ struct Target {
   double rate = 0;         ///< default of the learning rate
   bool keep_best = false;  ///< default of what is kept
   std::string description;
-  double flops = 0, bytes = 0;  ///< of a step on this rank
+  double flops = 0, bytes = 0;  ///< of a step on this rank; bytes without the trainer's own
+  double bytes_to_begin = 0;    ///< of memory before the first step
   std::vector<InputFile> inputs;
   std::function<void(std::uint64_t seed, nn::Initialisation scheme)> initialise;
   std::function<void(const Space& space, const View1<float>& values, nn::Metadata& record)> measure;  ///< or none
@@ -91,6 +93,7 @@ Target describe(std::unique_ptr<Task> task, double rate) {
   target.description = task->describe();
   target.flops = task->flops();
   target.bytes = task->bytes();
+  if constexpr (std::is_base_of_v<MapTask, Task>) target.bytes_to_begin = task->bytes_to_begin();
   target.inputs = task->inputs();
   target.task = std::move(task);
   return target;
@@ -199,9 +202,14 @@ ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
     };
   });
   const nn::ParameterSet& set = task.parameters();
-  char text[160];
-  std::snprintf(text, sizeof text, "%.3g million parameters, %.3g GFLOP a step and rank, %s a rank",
-                1e-6 * static_cast<double>(set.count()), 1e-9 * target.flops, human_bytes(target.bytes).c_str());
+  char numbers[160];
+  std::snprintf(numbers, sizeof numbers, "%.3g million parameters, %.3g GFLOP a step and rank, ",
+                1e-6 * static_cast<double>(set.count()), 1e-9 * target.flops);
+  // The trainer adds the average of weights, the optimiser's two moments and the best weights.
+  const double bytes = target.bytes + (options.keep_best ? 16.0 : 12.0) * static_cast<double>(set.count());
+  const double to_begin = target.bytes_to_begin + set.bytes();
+  std::string text = numbers + human_bytes(bytes) + " a rank";
+  if (to_begin > bytes) text += ", " + human_bytes(to_begin) + " before the first step";
   // Weights, their average and the optimiser's two moments, in three generations; a line of metrics a step.
   const double disk = 3 * (options.keep_best ? 20.0 : 16.0) * static_cast<double>(set.count()) +
                       60.0 * static_cast<double>(options.steps);
@@ -236,11 +244,11 @@ ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
   record["umbriel.data"] = target.description;
   record["umbriel.ranks"] = std::to_string(comm.size());
   record["umbriel.device"] = device_name();
-  std::snprintf(text, sizeof text, "%.0f", history.seconds.empty() ? 0.0 : history.seconds.back());
-  record["umbriel.seconds"] = text;
+  std::snprintf(numbers, sizeof numbers, "%.0f", history.seconds.empty() ? 0.0 : history.seconds.back());
+  record["umbriel.seconds"] = numbers;
   for (std::size_t i = 0; i < history.names.size(); ++i) {
-    std::snprintf(text, sizeof text, "%.5f", history.values[trainer.kept() * history.names.size() + i]);
-    record["umbriel.validation." + history.names[i]] = text;
+    std::snprintf(numbers, sizeof numbers, "%.5f", history.values[trainer.kept() * history.names.size() + i]);
+    record["umbriel.validation." + history.names[i]] = numbers;
   }
   std::string inputs;
   for (const InputFile& input : target.inputs)  // names alone: the file travels, folders do not

@@ -451,9 +451,7 @@ std::vector<std::pair<std::string, double>> DiffusionTask::validate(const Space&
   return {{"loss", loss}, {"gain", 1 - loss}};
 }
 
-double DiffusionTask::bytes() const {
-  return 4.0 * static_cast<double>(parameters().values().size()) * sizeof(float) + tape_->bytes(output_);
-}
+double DiffusionTask::bytes() const { return parameters().bytes() + bytes_of_sums() + tape_->bytes(output_); }
 
 GenerativeModelRecord DiffusionTask::record() const {
   return {"diffusion", config_, grid(), pixel_arcmin(), field(), conditions()};

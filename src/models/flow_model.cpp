@@ -243,8 +243,7 @@ std::vector<std::pair<std::string, double>> FlowTask::validate(const Space& spac
 double FlowTask::flops() const { return parts() * (runner_->flops() + (dequantiser_ ? dequantiser_->flops() : 0)); }
 
 double FlowTask::bytes() const {
-  return 4.0 * static_cast<double>(parameters().values().size()) * sizeof(float) + runner_->bytes() +
-         (dequantiser_ ? dequantiser_->bytes() : 0);
+  return parameters().bytes() + bytes_of_sums() + runner_->bytes() + (dequantiser_ ? dequantiser_->bytes() : 0);
 }
 
 GenerativeModelRecord FlowTask::record() const {

@@ -4,12 +4,14 @@
 ///   data.*                    the maps: see training_maps.hpp
 ///   field.*                   see field_transform.hpp
 ///   data.parameters           what a map was made with, for models that learn p(map | parameters): see
-///   map_conditions.hpp field.fit_maps = 2048     training maps, at most, that the transform is fitted to train.batch =
-///   16          examples in a step, on all ranks together train.micro_batch         examples that go through the
-///   network at once: a step is the sum of such parts, the same
+///                             map_conditions.hpp
+///   field.fit_maps = 2048     training maps, at most, that the transform is fitted to
+///   train.batch = 16          examples in a step, on all ranks together
+///   train.micro_batch         examples that go through the network at once: a step is the sum of such parts, the same
 ///                             parts on any number of ranks
 #pragma once
 
+#include <bit>
 #include <memory>
 #include <string>
 #include <vector>
@@ -48,7 +50,9 @@ class MapTask : public nn::TrainingTask {
   /// Lines about the data, for logs, dry runs and the training record.
   std::string describe() const;
   virtual double flops() const = 0;  ///< of one step on this rank
-  virtual double bytes() const = 0;
+  virtual double bytes() const = 0;  ///< of memory that a step takes on this rank
+  /// Of memory on this rank before the first step, while the model is fitted to maps.
+  virtual double bytes_to_begin() const { return 3 * bytes_of_fitted(); }
 
  protected:
   /// Gradients of the sum of the losses of `part` examples over `total`, which the array of gradients then holds.
@@ -65,6 +69,11 @@ class MapTask : public nn::TrainingTask {
   FieldTransform& transform() { return *transform_; }
   /// Training maps, field.fit_maps at most, transformed: [map, H, W]. The same on all ranks.
   MapBatch fields_to_fit(const Space& space);
+  /// Of memory in which gradients of parts are summed.
+  double bytes_of_sums() const {
+    return sizeof(float) * static_cast<double>(parameters().values().size()) * std::bit_width(unsigned(parts() - 1));
+  }
+  double bytes_of_fitted() const { return 4.0 * fit_maps_ * static_cast<double>(grid().pixels()); }
 
   int part() const { return part_; }
   int parts() const { return batch_ / comm_.size() / part_; }

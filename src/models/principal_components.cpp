@@ -22,6 +22,11 @@ constexpr double tolerance = 1e-6;
 
 constexpr std::size_t even = 0;
 
+/// Vectors that a parity's space has when it is looked at first: two and a half times as many as it has components.
+Index first_aim(Index quarter, int n) { return std::min<Index>(quarter, 5 * n / 8 + 32); }
+/// Vectors that there is to be room for: products of the last ones come on top.
+Index room_for(Index quarter, Index aim) { return std::min(quarter, aim + 2 * block_width); }
+
 /// One matrix for each parity, whose columns are quarters.
 using Quarters = std::array<MatrixXd, 4>;
 
@@ -166,6 +171,15 @@ struct KrylovSpace {
 
 }  // namespace
 
+double principal_components_bytes(Grid grid, int n) {
+  const Index quarter = grid.pixels() / 4;
+  const auto vectors = static_cast<double>(room_for(quarter, first_aim(quarter, n)));
+  const auto pixels = static_cast<double>(quarter);
+  // Bases, projected matrices and their eigenvectors; the components, and those of one parity before they are rounded.
+  return sizeof(double) * 4 * (pixels * vectors + 2 * vectors * vectors) +
+         (sizeof(float) + sizeof(double) / 4.0) * pixels * n;
+}
+
 PrincipalComponents principal_components(const HostMaps& maps, int n) {
   const auto height = static_cast<Index>(maps.extent(1)), width = static_cast<Index>(maps.extent(2));
   const Index pixels = height * width, quarter = pixels / 4;
@@ -194,9 +208,9 @@ PrincipalComponents principal_components(const HostMaps& maps, int n) {
   };
   std::vector<Component> found;  // of all spaces, the most powerful first
   for (bool settled = false; !settled;) {
-    // Two and a half times as many vectors as a parity has components, and then a quarter more each time.
-    const Index done = spaces[0].done, aim = std::min(quarter, std::max<Index>(5 * n / 8 + 32, done + done / 4));
-    for (KrylovSpace& space : spaces) space.reserve(std::min(quarter, aim + 2 * block_width));
+    // A quarter more vectors each time.
+    const Index done = spaces[0].done, aim = std::min(quarter, std::max(first_aim(quarter, n), done + done / 4));
+    for (KrylovSpace& space : spaces) space.reserve(room_for(quarter, aim));
     while (spaces[0].done < aim) {
       report_alive();
       Quarters next;

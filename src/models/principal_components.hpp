@@ -36,5 +36,7 @@ struct PrincipalComponents {
 /// @param maps  [map, H, W] with even sides
 /// @throws Error(usage) for sides that do not fit, or n that is not below the number of pixels
 PrincipalComponents principal_components(const HostMaps& maps, int n);
+/// Of memory that it takes beside the maps.
+double principal_components_bytes(Grid grid, int n);
 
 }  // namespace umbriel

@@ -250,7 +250,7 @@ double ScoreTask::flops() const {
 }
 
 double ScoreTask::bytes() const {
-  double total = 4.0 * static_cast<double>(parameters().values().size()) * sizeof(float);
+  double total = parameters().bytes();
   for (const Size& size : sizes_) total += size.training->bytes();
   return total;
 }

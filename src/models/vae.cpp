@@ -231,6 +231,12 @@ class ComponentsOperation final : public nn::Operation {
     return 2.0 * static_cast<double>(tape.extents(encodes_ ? inputs[0] : output).pixels()) * latent_;
   }
 
+  double bytes(const nn::Tape& tape) const override {
+    // The vectors in the layouts of products with them, and with their transpose.
+    return 2 * sizeof(float) * static_cast<double>(tape.extents(encodes_ ? inputs[0] : output).pixels()) /
+           (4 * tape.extents(output).n) * latent_;
+  }
+
   void forward(const Space& space, const nn::Tape& tape) override {
     const Activations y = tape.value(output);
     copy_channels(space, tape.value(inputs[1]), y);
@@ -639,9 +645,16 @@ double VaeTask::flops() const { return 3 * parts() * (step_->tape.flops() + step
 
 double VaeTask::bytes() const {
   double bytes =
-      4.0 * static_cast<double>(parameters().values().size()) * sizeof(float) + step_->tape.bytes(step_->map);
+      (validation_size() > 0 ? 2 : 1) * parameters().bytes() + bytes_of_sums() + step_->tape.bytes(step_->map);
   if (vae_->flow() != nullptr) bytes += step_->flow_tape.bytes(step_->flow_u);
-  return bytes;
+  // At the end come maps to measure, and those to compare them with.
+  const double drawn = 4.0 * filter_maps / comm().size() * static_cast<double>(grid().pixels());
+  return bytes + (validation_size() > 0 ? bytes_of_fitted() + drawn : 0);
+}
+
+double VaeTask::bytes_to_begin() const {
+  const double components = vae_->has_components() ? principal_components_bytes(grid(), vae_->latent()) : 0;
+  return std::max(MapTask::bytes_to_begin(), bytes_of_fitted() + components);
 }
 
 GenerativeModelRecord VaeTask::record() const { return {"vae", config_, grid(), pixel_arcmin(), field()}; }

@@ -165,6 +165,7 @@ class VaeTask final : public MapTask {
   std::vector<std::pair<std::string, double>> validate(const Space& space, const View1<float>& values) override;
   double flops() const override;
   double bytes() const override;
+  double bytes_to_begin() const override;
   GenerativeModelRecord record() const;
   /// What the decoder with weights `values` leaves out of the validation maps; nothing without such maps.
   /// Collective.

@@ -97,6 +97,11 @@ double ConvolutionOperation::flops(const Tape& tape) const {
   return 2.0 * static_cast<double>(narrow.pixels()) * static_cast<double>(geometry.weights());
 }
 
+double ConvolutionOperation::bytes(const Tape& tape) const {
+  // Weights in the backend's layout, of each pass.
+  return (tape.training() ? 2 : 1) * sizeof(float) * static_cast<double>(geometry.weights());
+}
+
 namespace {
 
 /// y = f(x + bias[c])

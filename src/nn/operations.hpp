@@ -21,6 +21,7 @@ class ConvolutionOperation final : public Operation {
   void forward(const Space& space, const Tape& tape) override;
   void backward(const Space& space, const Tape& tape) override;
   double flops(const Tape& tape) const override;
+  double bytes(const Tape& tape) const override;
 
   const Conv2dGeometry geometry;  ///< of the convolution, whose input is this operation's output where transposed
   const ParameterId weight, bias;

@@ -52,6 +52,10 @@ class ParameterSet {
   std::int64_t extent() const { return extent_; }
   /// Number of parameters, without the gaps between them.
   std::int64_t count() const;
+  /// Of memory that values, gradients and buffers take.
+  double bytes() const {
+    return sizeof(float) * (2.0 * static_cast<double>(extent_) + static_cast<double>(buffer_extent_));
+  }
 
   /// Flat arrays [extent]; gaps are zero.
   const View1<float>& values() const { return values_; }

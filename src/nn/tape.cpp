@@ -137,7 +137,9 @@ double Tape::bytes(Value output) const {
   std::vector<int> roots;
   const double floats = static_cast<double>(plan_buffers(lifetimes(output, false, roots)).total) +
                         (training_ ? static_cast<double>(plan_buffers(lifetimes(output, true, roots)).total) : 0.0);
-  return floats * sizeof(float);
+  double bytes = floats * sizeof(float);
+  for (const auto& operation : operations_) bytes += operation->bytes(*this);
+  return bytes;
 }
 
 void Tape::leave_out_upsamplings() {

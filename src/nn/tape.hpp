@@ -60,6 +60,8 @@ class Operation {
   virtual void backward(const Space& space, const Tape& tape) = 0;
   /// Multiplications and additions of a forward pass.
   virtual double flops(const Tape&) const { return 0; }
+  /// Of memory beside values, as for parameters in another layout; without what is small.
+  virtual double bytes(const Tape&) const { return 0; }
 
   std::vector<Value> inputs;
   Value output;
@@ -93,7 +95,7 @@ class Tape {
   const std::vector<Value>& inputs() const { return inputs_; }
   int scalar_count() const { return static_cast<int>(scalars_.size()); }
   double flops() const;
-  /// Bytes that `plan(output)` takes for values and gradients.
+  /// Bytes that `plan(output)` takes for values, gradients and operations.
   double bytes(Value output) const;
 
   // --- running ---

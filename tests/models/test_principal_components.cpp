@@ -5,7 +5,9 @@
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <numbers>
+#include <string>
 #include <vector>
 
 #include "umbriel/rng/normal.hpp"
@@ -144,6 +146,29 @@ TEST(PrincipalComponents, OfWhiteMapsAndOfNothing) {
   EXPECT_EQ(found.rest, 0);
   const Eigen::MatrixXd v = whole(found, 24, 24);
   EXPECT_LT((v.transpose() * v - Eigen::MatrixXd::Identity(5, 5)).cwiseAbs().maxCoeff(), 1e-6);
+}
+
+/// Bytes of a line of /proc/self/status; 0 where there is none.
+double memory(const std::string& line) {
+  std::ifstream file("/proc/self/status");
+  for (std::string word; file >> word;) {
+    double kilobytes = 0;
+    if (word == line && file >> kilobytes) return 1024 * kilobytes;
+  }
+  return 0;
+}
+
+TEST(PrincipalComponents, TakeTheMemoryThatTheySay) {
+  const HostMaps maps = random_maps(20, 128, 128);
+  for (int times = 0; times < 2; ++times)  // smooth, as maps with few components are
+    for (std::size_t i = 0; i < 20; ++i)
+      for (std::size_t y = 1; y < 128; ++y)
+        for (std::size_t x = 1; x < 128; ++x) maps(i, y, x) += 0.49f * (maps(i, y - 1, x) + maps(i, y, x - 1));
+  std::ofstream("/proc/self/clear_refs") << 5 << std::flush;  // the largest so far is what it is now
+  const double before = memory("VmRSS:");
+  if (before == 0 || memory("VmHWM:") > 1.05 * before) GTEST_SKIP() << "the system does not say how much memory we had";
+  principal_components(maps, 600);
+  EXPECT_NEAR((memory("VmHWM:") - before) / principal_components_bytes({128, 128}, 600), 1, 0.25);
 }
 
 TEST(PrincipalComponents, RefuseWhatDoesNotFit) {

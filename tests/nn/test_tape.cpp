@@ -456,8 +456,9 @@ TEST(Tape, SaysBeforehandWhatPlanTakes) {
     Tape tape(set, training);
     Value y = tape.input({2, 8, 8, 4});
     for (int i = 0; i < 6; ++i) y = c(tape, y);
-    const double map = 2 * 8 * 8 * 4 * sizeof(float);
-    EXPECT_EQ(tape.bytes(y), training ? (7 + 2) * map : 2 * map) << "a chain needs two maps, or all of them";
+    const double map = 2 * 8 * 8 * 4 * sizeof(float), weights = 9 * 4 * 4 * sizeof(float);
+    // A chain needs two maps, or all of them; each convolution its weights, or those of both ways.
+    EXPECT_EQ(tape.bytes(y), training ? (7 + 2) * map + 12 * weights : 2 * map + 6 * weights);
     EXPECT_EQ(tape.flops(), 6 * 2.0 * 9 * 4 * 4 * 2 * 8 * 8);
   }
 }
