@@ -29,6 +29,8 @@ class LearnedPrior final : public ScoreResidual {
                 const SpectrumBatch& residual) const override {
     evaluator_->residual(space, n, state, sigma, residual);
   }
+  /// Of memory, once planned.
+  double bytes() const { return evaluator_->bytes(); }
   float sigma_min() const override { return static_cast<float>(model_.settings().sigma_min); }
 
  private:

@@ -149,6 +149,13 @@ double evaluations_a_chain(const Problem& problem, const HmcOptions& sampler) {
   return sampler.expected_evaluations(problem.learned ? static_cast<double>(problem.survey.grid.pixels()) : 0);
 }
 
+double chain_bytes(const Problem& problem, const HmcOptions& sampler) {
+  // Spectra and maps of a chain, five more spectra with a learned prior; those of the survey.
+  const double chains = (problem.learned ? 12.0 : 7.0) * sampler.batch;
+  const double maps = (chains + 12) * static_cast<double>(problem.survey.grid.pixels());
+  return sizeof(float) * maps * (problem.model.b_modes ? 2 : 1) + (problem.learned ? problem.learned->bytes() : 0);
+}
+
 void know_all_keys(const Config& config) {
   for (const char* key : {"run.seed",
                           "run.checkpoint_minutes",

@@ -33,6 +33,9 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem&
 /// Mean number of score evaluations that a chain of this problem takes, for dry runs.
 double evaluations_a_chain(const Problem& problem, const HmcOptions& sampler);
 
+/// Memory of a rank that moves chains, without their results, for dry runs.
+double chain_bytes(const Problem& problem, const HmcOptions& sampler);
+
 /// Makes the keys of every command known, so that one file serves them all; misspelt ones stay errors.
 void know_all_keys(const Config& config);
 

@@ -87,14 +87,13 @@ double disk_bytes(const Settings& s) {
 }
 
 void dry_run(const CommandLine& line, const Settings& s) {
-  const double pixels = pixels_of(s), samples = sample_bytes(s);
-  const double buffers = (7.0 * s.sampler.batch + 12.0) * pixels * sizeof(float) * (s.problem->model.b_modes ? 2 : 1);
+  const double memory = 2 * sample_bytes(s) / line.comm.size() + chain_bytes(*s.problem, s.sampler);
   const double a_chain = evaluations_a_chain(*s.problem, s.sampler);
   char evaluations[96];
   std::snprintf(evaluations, sizeof evaluations, "score evaluations: about %.0f a chain, %.3g in all", a_chain,
                 a_chain * static_cast<double>(s.chains));
   print_dry_run(line,
-                {evaluations, "memory a rank: " + human_bytes(2 * samples / line.comm.size() + buffers),
+                {evaluations, "memory a rank: " + human_bytes(memory),
                  "disk: " + human_bytes(result_bytes(s)) + ", with checkpoints up to " + human_bytes(disk_bytes(s))});
 }
 

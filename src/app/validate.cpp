@@ -957,8 +957,9 @@ ExitCode run_validate(const CommandLine& line) {
     char text[96];
     std::snprintf(text, sizeof text, "score evaluations: about %.3g",
                   chains * evaluations_a_chain(*s.problem, s.sampler));
-    print_dry_run(line, {text, "memory a rank: " + human_bytes(std::max(exact_maps, mock_maps) * sizeof(float) *
-                                                               static_cast<double>(s.problem->survey.grid.pixels()))});
+    const double maps = std::max(exact_maps, mock_maps) * static_cast<double>(s.problem->survey.grid.pixels());
+    print_dry_run(line,
+                  {text, "memory a rank: " + human_bytes(sizeof(float) * maps + chain_bytes(*s.problem, s.sampler))});
     return ExitCode::done;
   }
   const Job job(comm, s.output, s.limits, 0, false);

@@ -232,6 +232,11 @@ ScoreEvaluator::ScoreEvaluator(const ScoreModel& model, const View1<float>& valu
   for (int i = 0; i < model_.noise_features(); ++i) features_.emplace_back("umbriel::score_features", tile);
 }
 
+double ScoreEvaluator::bytes() const {
+  return network_.bytes() +
+         sizeof(float) * static_cast<double>(2 * spectra_.size() + maps_.size() + input_.size() + output_.size());
+}
+
 void ScoreEvaluator::residual(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,
                               const SpectrumBatch& residual) const {
   const int tile = network_.tile(), channels = model_.input_channels();

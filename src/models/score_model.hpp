@@ -107,6 +107,8 @@ class ScoreEvaluator {
                 const SpectrumBatch& residual) const;
 
   const nn::FrozenNetwork& network() const { return network_; }
+  /// Of memory.
+  double bytes() const;
 
  private:
   Grid grid_;

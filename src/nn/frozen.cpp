@@ -368,9 +368,7 @@ FrozenNetwork::~FrozenNetwork() = default;
 
 int FrozenNetwork::tile() const { return tape_->extents(input_).n; }
 double FrozenNetwork::flops() const { return tape_->flops(); }
-double FrozenNetwork::bytes() const {
-  return tape_->bytes(output_) + static_cast<double>(parameters_.count()) * 2 * sizeof(float);
-}
+double FrozenNetwork::bytes() const { return tape_->bytes(output_) + parameters_.bytes(); }
 
 void FrozenNetwork::run(const Space& space, ConstActivations input, const std::vector<View1<float>>& scalars,
                         Activations output) const {
