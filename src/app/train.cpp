@@ -202,22 +202,22 @@ ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
     };
   });
   const nn::ParameterSet& set = task.parameters();
-  char numbers[160];
-  std::snprintf(numbers, sizeof numbers, "%.3g million parameters, %.3g GFLOP a step and rank, ",
+  char text[160];
+  std::snprintf(text, sizeof text, "%.3g million parameters, %.3g GFLOP a step and rank, ",
                 1e-6 * static_cast<double>(set.count()), 1e-9 * target.flops);
   // The trainer adds the average of weights, the optimiser's two moments and the best weights.
   const double bytes = target.bytes + (options.keep_best ? 16.0 : 12.0) * static_cast<double>(set.count());
   const double to_begin = target.bytes_to_begin + set.bytes();
-  std::string text = numbers + human_bytes(bytes) + " a rank";
-  if (to_begin > bytes) text += ", " + human_bytes(to_begin) + " before the first step";
+  std::string costs = text + human_bytes(bytes) + " a rank";
+  if (to_begin > bytes) costs += ", " + human_bytes(to_begin) + " before the first step";
   // Weights, their average and the optimiser's two moments, in three generations; a line of metrics a step.
   const double disk = 3 * (options.keep_best ? 20.0 : 16.0) * static_cast<double>(set.count()) +
                       60.0 * static_cast<double>(options.steps);
   const double kept = 4.0 * static_cast<double>(set.count()) + 120.0 * static_cast<double>(options.steps);
-  if (hooks.checked && !hooks.checked({target.description, text, options.identity, disk, kept, target.inputs}))
+  if (hooks.checked && !hooks.checked({target.description, costs, options.identity, disk, kept, target.inputs}))
     return ExitCode::done;
   if (line.dry_run) {
-    print_dry_run(line, {target.description, text, "disk: " + human_bytes(disk)});
+    print_dry_run(line, {target.description, costs, "disk: " + human_bytes(disk)});
     return ExitCode::done;
   }
 
@@ -226,7 +226,7 @@ ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
   const std::string command = "train " + line.arguments[0];
   log::info("umbriel " + command + " on " + std::to_string(comm.size()) + " rank(s), " + device_name());
   log::info(target.description);
-  log::info(text);
+  log::info(costs);
   target.initialise(read_seed(config), initial);
   const Space space;
   nn::Trainer trainer(comm, task, options);
@@ -244,11 +244,11 @@ ExitCode train(const CommandLine& line, const TrainingHooks& hooks) {
   record["umbriel.data"] = target.description;
   record["umbriel.ranks"] = std::to_string(comm.size());
   record["umbriel.device"] = device_name();
-  std::snprintf(numbers, sizeof numbers, "%.0f", history.seconds.empty() ? 0.0 : history.seconds.back());
-  record["umbriel.seconds"] = numbers;
+  std::snprintf(text, sizeof text, "%.0f", history.seconds.empty() ? 0.0 : history.seconds.back());
+  record["umbriel.seconds"] = text;
   for (std::size_t i = 0; i < history.names.size(); ++i) {
-    std::snprintf(numbers, sizeof numbers, "%.5f", history.values[trainer.kept() * history.names.size() + i]);
-    record["umbriel.validation." + history.names[i]] = numbers;
+    std::snprintf(text, sizeof text, "%.5f", history.values[trainer.kept() * history.names.size() + i]);
+    record["umbriel.validation." + history.names[i]] = text;
   }
   std::string inputs;
   for (const InputFile& input : target.inputs)  // names alone: the file travels, folders do not

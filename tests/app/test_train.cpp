@@ -139,6 +139,18 @@ TEST(Train, RefusesBadInput) {
   }
 }
 
+/// Bytes of "memory a rank: 1.5 MiB" in what a dry run prints; 0 where there is no such line.
+double memory_of(const std::string& output) {
+  const std::string before = "memory a rank: ";
+  const std::size_t at = output.find(before);
+  if (at == std::string::npos) return 0;
+  std::istringstream line(output.substr(at + before.size()));
+  double number = 0;
+  std::string unit;
+  line >> number >> unit;
+  return number * (unit == "GiB" ? 0x1p30 : unit == "MiB" ? 0x1p20 : unit == "KiB" ? 0x1p10 : 1);
+}
+
 TEST(Train, MakesAPriorToSampleUnder) {
   const Folder folder;
   write_training(folder);
@@ -147,6 +159,13 @@ TEST(Train, MakesAPriorToSampleUnder) {
                "[run]\noutput = \"out.h5\"\nseed = 2\n[survey]\nsize = [32, 32]\npixel_arcmin = 0.5\n"
                "simulate = {mask = \"holes\"}\n[prior]\nkind = \"score\"\nmodel = \"prior.safetensors\"\n"
                "[sampler]\nchains = 4\n[reference]\ndraws = 4\n");
+  for (const char* command :
+       {"sample sample.toml", "validate sample.toml --set validate.exact=false --set validate.mocks=2"}) {
+    const std::string dry = std::string(command) + " --dry-run";
+    EXPECT_GT(memory_of(folder.umbriel(dry).output),
+              2 * memory_of(folder.umbriel(dry + " --set prior.kind=gaussian --set prior.source_redshift=1").output))
+        << "a network takes memory: " << dry;
+  }
   std::string expected;
   for (const auto& [ranks, batch] : {std::pair{1, 1}, {1, 3}, {2, 1}, {2, 3}}) {
     const Outcome outcome = folder.umbriel("sample sample.toml --set sampler.batch=" + std::to_string(batch), ranks);
