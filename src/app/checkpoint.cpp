@@ -112,6 +112,10 @@ void write_checkpoint(const Communicator& comm, const std::string& path, const s
     write("sample", "final states", sample_size,
           table_of<float>(
               list, sample_size, [](const ChainResult& c) -> auto& { return c.sample; }));
+    if (options.sharpened())
+      write("mean", "means over tails", sample_size,
+            table_of<float>(
+                list, sample_size, [](const ChainResult& c) -> auto& { return c.mean; }));
     write("sigma", "temperatures", trace,
           table_of<float>(
               list, trace, [](const ChainResult& c) -> auto& { return c.trace_sigma; }));
@@ -207,6 +211,7 @@ Checkpoint read_checkpoint(const Communicator& comm, const std::string& good, co
 
     const std::uint64_t finished = rows("/table", scalars, {});
     rows("/sample", sample_size, finished);
+    if (options.sharpened()) rows("/mean", sample_size, finished);
     for (const char* dataset : {"/sigma", "/log_density"}) rows(dataset, trace, finished);
     rows("/tail", tail, finished);
     const std::vector<double> table = file.read<double>("/table");
@@ -221,6 +226,7 @@ Checkpoint read_checkpoint(const Communicator& comm, const std::string& good, co
       chain.score_evaluations = whole(values[4], "/table");
       chain.density_evaluations = whole(values[5], "/table");
       chain.sample = file.read<float>("/sample", row, 1);
+      if (options.sharpened()) chain.mean = file.read<float>("/mean", row, 1);
       chain.trace_sigma = file.read<float>("/sigma", row, 1);
       chain.trace_log_density = file.read<double>("/log_density", row, 1);
       chain.tail = file.read<double>("/tail", row, 1);

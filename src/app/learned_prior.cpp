@@ -4,7 +4,23 @@
 #include <cstdlib>
 #include <sstream>
 
+#include "umbriel/maps/spin2.hpp"
+
 namespace umbriel {
+
+namespace {
+
+/// Of a pixel of a field with such power a mode.
+double variance_of(Grid grid, const HostView2<float>& power) {
+  double sum = 0;
+  for (int ky = 0; ky < grid.height; ++ky) {
+    for (int kx = 0; kx < grid.half_width(); ++kx)
+      sum += static_cast<double>(mode_weight(grid, kx)) * static_cast<double>(power(ky, kx));
+  }
+  return sum / static_cast<double>(grid.pixels());
+}
+
+}  // namespace
 
 LearnedPrior::LearnedPrior(const std::string& path) : path_(path), model_(ScoreModel::load(path)) {}
 
@@ -24,7 +40,7 @@ PowerSpectrum LearnedPrior::spectrum() const {
 
 double LearnedPrior::kappa0() const {
   const auto found = model_.metadata().find("umbriel.kappa0");
-  return found == model_.metadata().end() ? 0 : std::strtod(found->second.c_str(), nullptr);
+  return found == model_.metadata().end() ? 0 : stretch_ * std::strtod(found->second.c_str(), nullptr);
 }
 
 void LearnedPrior::plan(Grid grid, double pixel_arcmin, const HostView2<float>& power, nn::Options options) {
@@ -39,8 +55,12 @@ void LearnedPrior::plan(Grid grid, double pixel_arcmin, const HostView2<float>& 
             "the model was trained on pixels of " + found->second + " arcmin, and the survey's are of another size",
             path_, "choose such pixels for the survey, or train a model for its own");
   }
+  if (metadata.count("umbriel.power_spectrum") > 0)
+    stretch_ = std::sqrt(variance_of(grid, power) / variance_of(grid, pixel_power(spectrum(), grid, pixel_arcmin)));
+  require(stretch_ > 0 && std::isfinite(stretch_), ExitCode::input, "the prior's power spectrum has no power", path_,
+          "give prior.power_spectrum positive values");
   evaluator_ = std::make_unique<ScoreEvaluator>(model_, model_.network().parameters().values(), grid, on_device(power),
-                                                std::move(options));
+                                                std::move(options), stretch_);
 }
 
 nn::Options read_compute(const Config& config) {

@@ -17,10 +17,12 @@ class LearnedPrior final : public ScoreResidual {
 
   /// Power spectrum that the model was trained with.
   PowerSpectrum spectrum() const;
-  /// kappa0 of the lognormal simulations that it was trained on; 0 if it was trained on others.
+  /// kappa0 of the lognormal simulations that it was trained on, times the stretch; 0 if it was trained on others.
   double kappa0() const;
 
-  /// Plans the network for maps of one grid; before the first `evaluate`.
+  /// Plans the network for maps of one grid; before the first `evaluate`. Fields of another variance than those it was
+  /// trained on are taken for those stretched: a lognormal field of sources at another distance is so, nearly (its
+  /// kappa0 and its standard deviation fall together).
   /// @param power  [H, W/2+1] prior power a mode
   /// @throws Error(usage) if the network cannot take such maps, Error(usage) if it never saw such pixels
   void plan(Grid grid, double pixel_arcmin, const HostView2<float>& power, nn::Options options);
@@ -31,11 +33,14 @@ class LearnedPrior final : public ScoreResidual {
   }
   /// Of memory, once planned.
   double bytes() const { return evaluator_->bytes(); }
-  float sigma_min() const override { return static_cast<float>(model_.settings().sigma_min); }
+  float sigma_min() const override { return static_cast<float>(stretch_ * model_.settings().sigma_min); }
+  /// Standard deviation of the fields over that of those it was trained on, once planned.
+  double stretch() const { return stretch_; }
 
  private:
   std::string path_;
   ScoreModel model_;
+  double stretch_ = 1;
   std::unique_ptr<ScoreEvaluator> evaluator_;
 };
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "umbriel/base/log.hpp"
 #include "umbriel/inference/spectra.hpp"
 #include "umbriel/maps/smoothing.hpp"
 #include "umbriel/mpi/sha256.hpp"
@@ -46,7 +47,17 @@ Problem read_problem(const Config& config) {
   }
   const HostView2<float> power = pixel_power(spectrum, survey.grid, survey.pixel_arcmin);
   const nn::Options compute = read_compute(config);
-  if (learned != nullptr) learned->plan(survey.grid, survey.pixel_arcmin, power, compute);
+  if (learned != nullptr) {
+    learned->plan(survey.grid, survey.pixel_arcmin, power, compute);
+    if (std::fabs(learned->stretch() - 1) > 0.005) {
+      char text[160];
+      std::snprintf(text, sizeof text,
+                    "the prior's fields have %.3f of the standard deviation of those that its network learned: it is "
+                    "stretched by that",
+                    learned->stretch());
+      log::info(text);
+    }
+  }
   return {std::move(survey), spectrum, power, model, smoothing, std::move(learned)};
 }
 
@@ -150,8 +161,8 @@ double evaluations_a_chain(const Problem& problem, const HmcOptions& sampler) {
 }
 
 double chain_bytes(const Problem& problem, const HmcOptions& sampler) {
-  // Spectra and maps of a chain, five more spectra with a learned prior; those of the survey.
-  const double chains = (problem.learned ? 12.0 : 7.0) * sampler.batch;
+  // Spectra and maps of a chain, six more spectra with a learned prior; those of the survey.
+  const double chains = (problem.learned ? 13.0 : 7.0) * sampler.batch;
   const double maps = (chains + 12) * static_cast<double>(problem.survey.grid.pixels());
   return sizeof(float) * maps * (problem.model.b_modes ? 2 : 1) + (problem.learned ? problem.learned->bytes() : 0);
 }

@@ -70,6 +70,9 @@ double sample_bytes(const Settings& s) {
   return static_cast<double>(s.chains) * pixels_of(s) * sizeof(float) * (s.problem->model.b_modes ? 2 : 1);
 }
 
+/// A sample, and with a learned prior the mean of the chain's tail.
+double maps_a_chain(const Settings& s) { return s.sampler.sharpened() ? 2 : 1; }
+
 /// Bytes of disk in the end: samples, some twenty maps, and as many again as FITS.
 double result_bytes(const Settings& s) {
   return (s.keep_samples ? sample_bytes(s) : 0) + (s.export_fits ? 25 : 20) * pixels_of(s) * sizeof(float);
@@ -78,7 +81,7 @@ double result_bytes(const Settings& s) {
 /// Bytes of a checkpoint when all chains are done, or nearly so.
 double checkpoint_bytes(const Settings& s) {
   const double under_way = std::min(static_cast<double>(s.chains), 2.0 * s.sampler.batch) * 12 * pixels_of(s);
-  return sample_bytes(s) + under_way * sizeof(float);
+  return maps_a_chain(s) * sample_bytes(s) + under_way * sizeof(float);
 }
 
 /// What a run needs while it goes on: two generations of checkpoints, and a third that is being written.
@@ -87,7 +90,7 @@ double disk_bytes(const Settings& s) {
 }
 
 void dry_run(const CommandLine& line, const Settings& s) {
-  const double memory = 2 * sample_bytes(s) / line.comm.size() + chain_bytes(*s.problem, s.sampler);
+  const double memory = 2 * maps_a_chain(s) * sample_bytes(s) / line.comm.size() + chain_bytes(*s.problem, s.sampler);
   const double a_chain = evaluations_a_chain(*s.problem, s.sampler);
   char evaluations[96];
   std::snprintf(evaluations, sizeof evaluations, "score evaluations: about %.0f a chain, %.3g in all", a_chain,
@@ -291,17 +294,25 @@ ExitCode run_sample(const CommandLine& line) {
         .mark_agreed();
 
   // Summaries, in chain order.
-  const auto first_field = [&](int field) {
+  const auto field_of = [&](int field, const auto& of) {
     std::vector<float> maps;
     maps.reserve(chains.size() * pixels);
-    for (const ChainResult& chain : chains)
-      maps.insert(maps.end(), chain.sample.begin() + static_cast<long>(field * pixels),
-                  chain.sample.begin() + static_cast<long>((field + 1) * pixels));
+    for (const ChainResult& chain : chains) {
+      const std::vector<float>& all = of(chain);
+      maps.insert(maps.end(), all.begin() + static_cast<long>(field * pixels),
+                  all.begin() + static_cast<long>((field + 1) * pixels));
+    }
     return maps;
   };
-  const std::vector<float> samples = first_field(0);
+  const auto sample_of = [](const ChainResult& c) -> const std::vector<float>& { return c.sample; };
+  const auto posterior_mean = [&](int field) {
+    const auto mean_of = [](const ChainResult& c) -> const std::vector<float>& { return c.best_mean(); };
+    return summarise(comm, field_of(field, mean_of), static_cast<std::int64_t>(pixels), {}).mean;
+  };
+  const std::vector<float> samples = field_of(0, sample_of);
   const std::vector<double> levels = {0.05, 0.16, 0.5, 0.84, 0.95};
-  const EnsembleSummary summary = summarise(comm, samples, static_cast<std::int64_t>(pixels), levels);
+  EnsembleSummary summary = summarise(comm, samples, static_cast<std::int64_t>(pixels), levels);
+  summary.mean = posterior_mean(0);
   const std::vector<float> peaks = peak_probability(comm, space, posterior.fft(), samples, s);
   const RadialBins bins = radial_bins(grid, survey.pixel_arcmin, logarithmic_edges(grid, survey.pixel_arcmin, 32, 16));
   const auto n_bands = static_cast<std::size_t>(bins.bands());
@@ -330,7 +341,7 @@ ExitCode run_sample(const CommandLine& line) {
                               {n_chains, height, width}, first, count, samples.data());
     if (fields == 2)
       hdf5.write_sharded<float>({"/posterior/kappa_b", {"chain", "y", "x"}, "1", "posterior samples of the B mode"},
-                                {n_chains, height, width}, first, count, first_field(1).data());
+                                {n_chains, height, width}, first, count, field_of(1, sample_of).data());
   }
   result.write_map("/summary/mean", grid, summary.mean.data(), "1", "posterior mean of the convergence");
   result.write_map("/summary/std", grid, summary.standard_deviation.data(), "1", "posterior standard deviation");
@@ -341,8 +352,8 @@ ExitCode run_sample(const CommandLine& line) {
   result.write_map("/summary/peak_probability", grid, peaks.data(), "1",
                    "probability of a peak of the smoothed convergence within the radius");
   if (fields == 2) {
-    const EnsembleSummary b_summary = summarise(comm, first_field(1), static_cast<std::int64_t>(pixels), {});
-    result.write_map("/summary/b_mean", grid, b_summary.mean.data(), "1", "posterior mean of the B mode");
+    const EnsembleSummary b_summary = summarise(comm, field_of(1, sample_of), static_cast<std::int64_t>(pixels), {});
+    result.write_map("/summary/b_mean", grid, posterior_mean(1).data(), "1", "posterior mean of the B mode");
     result.write_map("/summary/b_std", grid, b_summary.standard_deviation.data(), "1",
                      "posterior standard deviation of the B mode");
   }

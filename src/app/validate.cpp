@@ -565,7 +565,7 @@ MockResults load(const Communicator& comm, const Settings& s, bool overridden, s
 }
 
 /// Compares the draws of a mock with its truth.
-/// @param draws        [draw, y, x], all finite
+/// @param draws        [draw, sample and best mean of its chain, y, x], all finite
 /// @param pixel_ranks  counts of the truth's rank among the draws, pixel by pixel, to which this mock's are added:
 ///                     [observed then unobserved][rank]
 MockRecord judge(const Space& space, const Settings& s, Truths& truths, const Problem& mock_problem, std::int64_t mock,
@@ -592,18 +592,18 @@ MockRecord judge(const Space& space, const Settings& s, Truths& truths, const Pr
   std::vector<double> mean(pixels, 0), squares(pixels, 0);
   std::vector<std::int32_t> below(pixels, 0);
   for (std::size_t d = 0; d < n; ++d) {
-    const float* draw = &draws[d * pixels];
+    const float *draw = &draws[2 * d * pixels], *chain_mean = draw + pixels;
     const auto values = quantities(space, draw);
     for (std::size_t q = 0; q < Quantities::count; ++q) record.ranks[q] += values[q] < true_values[q];
     for (std::size_t r = 0; r < references; ++r)
       record.tarp_ranks[r] +=
           squared_distance(draw, points[r], mask, static_cast<std::int64_t>(pixels)) < true_distances[r];
-    double level = 0;  // the draw's mean over the full field
-    for (std::size_t i = 0; i < pixels; ++i) level += static_cast<double>(draw[i]);
+    double level = 0;  // mean over the full field
+    for (std::size_t i = 0; i < pixels; ++i) level += static_cast<double>(chain_mean[i]);
     level /= static_cast<double>(pixels);
     for (std::size_t i = 0; i < pixels; ++i) {
       below[i] += draw[i] < truth[i];
-      const double value = static_cast<double>(draw[i]) - level;
+      const double value = static_cast<double>(chain_mean[i]) - level;
       mean[i] += value;
       squares[i] += value * value;
     }
@@ -669,7 +669,7 @@ bool sample_mocks(const Communicator& comm, const Settings& s, bool overridden, 
                     Truths::held_out(s.sampler.seed), static_cast<std::uint32_t>(mock), s.problem->model.reduced_shear);
     return problem;
   };
-  // Draws first ... first + count - 1 of a mock: [draw, y, x]; fewer after a stop.
+  // Draws first ... first + count - 1 of a mock, as `judge` takes them; none after a stop.
   const auto sample = [&](const Problem& problem, std::int64_t mock, std::int64_t first, std::int64_t count) {
     const ConvergencePosterior posterior(problem.survey, problem.power, problem.model, s.sampler.batch);
     const auto chains = run_chains(
@@ -677,9 +677,10 @@ bool sample_mocks(const Communicator& comm, const Settings& s, bool overridden, 
         indices_of({mock * s.draws + first, count}), [&](double share) { progress.add(share / s.draws); }, stop);
     std::vector<float> maps;
     if (static_cast<std::int64_t>(chains.size()) < count) return maps;
-    maps.reserve(static_cast<std::size_t>(count) * pixels);
+    maps.reserve(2 * static_cast<std::size_t>(count) * pixels);
     for (const ChainResult& chain : chains) {
-      maps.insert(maps.end(), chain.sample.begin(), chain.sample.begin() + static_cast<long>(pixels));
+      for (const auto* field : {&chain.sample, &chain.best_mean()})
+        maps.insert(maps.end(), field->begin(), field->begin() + static_cast<long>(pixels));
       results.evaluations[static_cast<std::size_t>(mock)] += chain.score_evaluations;
       results.diverged[static_cast<std::size_t>(mock)] += chain.diverged;
     }
@@ -953,7 +954,7 @@ ExitCode run_validate(const CommandLine& line) {
   if (line.dry_run) {
     const double chains = static_cast<double>(s.chains) + static_cast<double>(s.mocks) * s.draws;
     const double exact_maps = s.chains > 0 ? 3.0 * static_cast<double>(s.chains + s.exact_draws) / comm.size() : 0;
-    const double mock_maps = s.mocks > 0 ? 2.0 * s.draws : 0;  // samples, and the chains they come from
+    const double mock_maps = s.mocks > 0 ? 4.0 * s.draws : 0;  // samples and means, and the chains they come from
     char text[96];
     std::snprintf(text, sizeof text, "score evaluations: about %.3g",
                   chains * evaluations_a_chain(*s.problem, s.sampler));

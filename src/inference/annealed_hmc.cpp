@@ -327,6 +327,27 @@ void set_anchors(const Space& space, Grid grid, int n, int fields, const View1<i
       KOKKOS_LAMBDA(int i, int ky, int kx) { anchor(list(i), ky, kx) = state(list(i) * fields, ky, kx); });
 }
 
+/// mean(slot) <- mean + share E[field | state], the latter state + sigma^2 (-state / (P + sigma^2) + residual).
+void add_means(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const View2<float>& power,
+               const View1<float>& sigma, float share, const SpectrumBatch& state, const SpectrumBatch& residual,
+               const SpectrumBatch& mean) {
+  const bool learned = residual.size() > 0;
+  for_each_element(
+      "umbriel::add_means", space, n * fields, grid.height, grid.half_width(), KOKKOS_LAMBDA(int map, int ky, int kx) {
+        const int slot = list(map / fields), field = map % fields;
+        const float p = power(ky, kx), t = sigma(slot) * sigma(slot);
+        const float keep = p > 0.0f ? share * p / (p + t) : 0.0f;
+        const Complex x = state(slot * fields + field, ky, kx), m = mean(slot * fields + field, ky, kx);
+        float re = m.real() + keep * x.real(), im = m.imag() + keep * x.imag();
+        if (learned && field == 0) {
+          const Complex r = residual(slot, ky, kx);
+          re += share * t * r.real();
+          im += share * t * r.imag();
+        }
+        mean(slot * fields + field, ky, kx) = Complex(re, im);
+      });
+}
+
 /// out(i) <- the state of listed slot i, in compact order.
 void gather_slots(const Space& space, Grid grid, int n, int fields, const View1<int>& list, const SpectrumBatch& state,
                   const SpectrumBatch& out) {
@@ -369,6 +390,11 @@ double kick_before(int drift, bool leapfrog) {
 }
 
 double last_kick_share(bool leapfrog) { return leapfrog ? 0.5 : 2 * two_stage; }
+
+/// The maps of a slot in an array that holds so many a slot.
+SpectrumBatch maps_of_slot(const SpectrumBatch& array, int slot, int maps) {
+  return Kokkos::subview(array, std::make_pair(slot * maps, (slot + 1) * maps), Kokkos::ALL, Kokkos::ALL);
+}
 
 double uniform_draw(const HmcOptions& options, Purpose purpose, std::int64_t chain, int step, int element) {
   return uniform({options.seed, purpose, static_cast<std::uint32_t>(chain), static_cast<std::uint32_t>(step)},
@@ -516,8 +542,7 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
           ExitCode::usage, "sampler options must be positive", "[sampler]");
   require(options.tail * options.tail_every() <= options.trajectories(), ExitCode::usage,
           "the tail is longer than the run", "sampler.tail", "shorten it or take more steps");
-  const bool sharpened = options.sharpen && options.mode != HmcOptions::Mode::paper;
-  require(!sharpened || options.sigma_final <= static_cast<double>(density.sharpest()), ExitCode::usage,
+  require(!options.sharpened() || options.sigma_final <= static_cast<double>(density.sharpest()), ExitCode::usage,
           std::string("sigma_final is above what the noise allows, ").append(std::to_string(density.sharpest())),
           "sampler.sigma_end", "choose a smaller one, or floor the noise map");
   if (residual != nullptr) {
@@ -544,6 +569,7 @@ AnnealedHmc::AnnealedHmc(const LogDensity& density, const RealFft& fft, const Sp
   saved_state_ = spectra("umbriel::hmc_saved_state");
   saved_score_ = spectra("umbriel::hmc_saved_score");
   scratch_ = spectra("umbriel::hmc_scratch");
+  if (options.sharpened()) mean_ = spectra("umbriel::hmc_mean");
   if (residual != nullptr) {
     const auto first_fields = [&](const std::string& label) {
       return SpectrumBatch(label, options.batch, grid.height, grid.half_width());
@@ -598,6 +624,8 @@ void AnnealedHmc::begin_chains(const Space& space, const std::vector<int>& slots
   const double start = paper ? options_.paper_start : options_.sigma_start;
   start_states(space, density_.grid(), static_cast<int>(slots.size()), fields, list_, density_.prior_power(),
                static_cast<float>(start * start), paper ? 0.0f : 1.0f, start_mean_, scratch_, state_);
+  if (!options_.sharpened()) return;
+  for (const int s : slots) Kokkos::deep_copy(space, maps_of_slot(mean_, s, fields), Complex(0, 0));
 }
 
 void AnnealedHmc::begin_trajectories(const Space& space, const std::vector<int>& slots) {
@@ -855,6 +883,15 @@ void AnnealedHmc::flow(const Space& space, const std::vector<int>& slots, float 
   if (residual_ != nullptr) follow_residual(space, grid, n, fields, list_, step, learned_, saved_learned_, state_);
 }
 
+/// Of the n slots in list_, whose scores are at hand.
+void AnnealedHmc::add_to_means(const Space& space, int n) {
+  std::vector<float> sigma(slots_.size());
+  for (std::size_t s = 0; s < slots_.size(); ++s) sigma[s] = slots_[s].sigma;
+  upload(sigma, turn_);
+  add_means(space, density_.grid(), n, density_.fields(), list_, density_.prior_power(), turn_,
+            1.0f / static_cast<float>(options_.tail), state_, learned_, mean_);
+}
+
 void AnnealedHmc::record_tail(const Space& space, const std::vector<int>& slots) {
   if (slots.empty()) return;
   const Grid grid = density_.grid();
@@ -862,6 +899,7 @@ void AnnealedHmc::record_tail(const Space& space, const std::vector<int>& slots)
   const int n = static_cast<int>(slots.size());
   constexpr int blocks = monitored_blocks * monitored_blocks;
   upload(slots, list_);
+  if (options_.sharpened()) add_to_means(space, n);
   gather_slots(space, grid, n, fields, list_, state_, scratch_);
   to_maps(space, fft_, n * fields, scratch_, scratch_, maps_);
   Kokkos::parallel_for("umbriel::block_means", Kokkos::RangePolicy<Space>(space, 0, n * blocks),
@@ -881,18 +919,28 @@ void AnnealedHmc::finish_chains(const Space& space, const std::vector<int>& slot
   const int fields = density_.fields();
   const int n = static_cast<int>(slots.size());
   upload(slots, list_);
-  gather_slots(space, grid, n, fields, list_, state_, scratch_);
-  to_maps(space, fft_, n * fields, scratch_, scratch_, maps_);
-  const auto host = on_host(maps_);
   const std::size_t size = static_cast<std::size_t>(fields) * grid.pixels();
+  const auto take = [&](const SpectrumBatch& spectra, std::vector<float> ChainResult::*maps) {
+    gather_slots(space, grid, n, fields, list_, spectra, scratch_);
+    to_maps(space, fft_, n * fields, scratch_, scratch_, maps_);
+    const auto host = on_host(maps_);
+    for (int i = 0; i < n; ++i) {
+      const float* first = host.data() + static_cast<std::size_t>(i) * size;
+      (slots_[slots[i]].result.*maps).assign(first, first + size);
+    }
+  };
+  take(state_, &ChainResult::sample);
+  if (options_.sharpened()) take(mean_, &ChainResult::mean);
   for (int i = 0; i < n; ++i) {
     Slot& slot = slots_[slots[i]];
     ChainResult& result = slot.result;
-    const float* first = host.data() + static_cast<std::size_t>(i) * size;
-    result.sample.assign(first, first + size);
-    result.diverged = result.diverged || !std::all_of(result.sample.begin(), result.sample.end(),
-                                                      [](float v) { return std::isfinite(v); });
-    if (result.diverged) std::fill(result.sample.begin(), result.sample.end(), std::numeric_limits<float>::quiet_NaN());
+    for (const auto* maps : {&result.sample, &result.mean})
+      result.diverged =
+          result.diverged || !std::all_of(maps->begin(), maps->end(), [](float v) { return std::isfinite(v); });
+    if (result.diverged) {
+      for (auto* maps : {&result.sample, &result.mean})
+        std::fill(maps->begin(), maps->end(), std::numeric_limits<float>::quiet_NaN());
+    }
     result.accept_rate = slot.tested > 0 ? static_cast<double>(slot.accepted) / slot.tested : 0;
     result.trace_sigma.resize(options_.trace_length(), std::numeric_limits<float>::quiet_NaN());
     result.trace_log_density.resize(options_.trace_length(), std::numeric_limits<double>::quiet_NaN());
@@ -939,20 +987,12 @@ std::vector<std::pair<SpectrumBatch, int>> AnnealedHmc::arrays_of_a_state() cons
   std::vector<std::pair<SpectrumBatch, int>> arrays;
   for (const SpectrumBatch& array : {state_, momentum_, score_, saved_state_, saved_score_})
     arrays.emplace_back(array, density_.fields());
+  if (options_.sharpened()) arrays.emplace_back(mean_, density_.fields());
   if (residual_ != nullptr) {
     for (const SpectrumBatch& array : {learned_, saved_learned_, anchor_}) arrays.emplace_back(array, 1);
   }
   return arrays;
 }
-
-namespace {
-
-/// Maps [first, first + count) of an array.
-SpectrumBatch maps_of_slot(const SpectrumBatch& array, int slot, int maps) {
-  return Kokkos::subview(array, std::make_pair(slot * maps, (slot + 1) * maps), Kokkos::ALL, Kokkos::ALL);
-}
-
-}  // namespace
 
 std::vector<ChainState> AnnealedHmc::states() const {
   std::vector<ChainState> states(resumed_.begin(), resumed_.end());
@@ -1191,18 +1231,8 @@ bool AnnealedHmc::run(const Space& space, const std::function<void(ChainResult&&
       if (slots_[s].chain >= 0) continue;
       const int last = static_cast<int>(slots_.size()) - 1;
       if (s != last) {
-        for (const SpectrumBatch& array : {state_, momentum_, score_, saved_state_, saved_score_}) {
-          for (int f = 0; f < fields; ++f) {
-            Kokkos::deep_copy(space, Kokkos::subview(array, s * fields + f, Kokkos::ALL, Kokkos::ALL),
-                              Kokkos::subview(array, last * fields + f, Kokkos::ALL, Kokkos::ALL));
-          }
-        }
-        if (residual_ != nullptr) {
-          for (const SpectrumBatch& array : {learned_, saved_learned_, anchor_}) {
-            Kokkos::deep_copy(space, Kokkos::subview(array, s, Kokkos::ALL, Kokkos::ALL),
-                              Kokkos::subview(array, last, Kokkos::ALL, Kokkos::ALL));
-          }
-        }
+        for (const auto& [array, maps] : arrays_of_a_state())
+          Kokkos::deep_copy(space, maps_of_slot(array, s, maps), maps_of_slot(array, last, maps));
         slots_[s] = std::move(slots_[last]);
       }
       slots_.pop_back();

@@ -34,6 +34,10 @@
 /// right variance and 0.7 of the right power on its largest scales, at 0.1 it has 1.00 and 1.03 +- 0.07). The
 /// probability-flow sampler takes no trajectories but a few at the hot end.
 ///
+/// The same law of p_t L_t is that of the field with white noise of variance t, given the data: the data's noise is
+/// then made of that and of what is left, sigma_gamma^2 - t. So the posterior mean of the field is the mean over chains
+/// of E[field | state], which the prior alone gives (Tweedie's formula): `ChainResult::mean`.
+///
 /// On the way to sigma_final a learned chain follows the flow of its prior wherever the temperature falls: a network
 /// knows fields with the noise of their temperature only, and a state with more may run away.
 ///
@@ -88,7 +92,8 @@ struct HmcOptions {
   /// Learned prior: while it cools and settles, each chain fits its step to this mean acceptance probability, down to
   /// `least_step` times `step`; as many more steps then keep the length of its trajectories. See `first_step_factor`.
   double target_acceptance = 0.8, least_step = 1.0 / 3;
-  bool sharpen = false;  ///< take sigma_final^2 off the likelihood's noise, so that Finish::ode ends in the posterior
+  bool sharpen = false;  ///< "paper": never. Take sigma_final^2 off the likelihood's noise, so that Finish::ode ends in
+                         ///< the posterior
   Finish finish = Finish::none;
   int ode_steps = 1;      ///< of Finish::ode: in equal ratios of sigma^2 from sigma_final to ode_end, the last one to 0
   double ode_end = 1e-3;  ///< sigma of the last evaluation if there are several steps
@@ -102,6 +107,7 @@ struct HmcOptions {
   /// would leave white noise worth 1 % of a pixel's standard deviation, so the analytic score is followed further.
   double paper_ode_end = 1e-8;
 
+  bool sharpened() const { return sharpen && mode != Mode::paper; }
   int cooling() const { return temperatures * trajectories_a_temperature; }
   int trajectories() const { return mode == Mode::paper ? paper_steps : cooling() + settling + tail * tail_every(); }
   /// Trajectories between recorded entries of the trace.
@@ -138,9 +144,15 @@ struct ChainResult {
   std::int64_t score_evaluations = 0;  ///< of the whole score: with a learned prior, of its residual
   std::int64_t density_evaluations = 0;   ///< of the exact log-density and its score
   std::vector<float> sample;              ///< [C, y, x] convergence (and B mode)
+  /// [C, y, x] of a sharpened chain: mean over its tail of E[field | state] = state + sigma^2 grad log prior (Tweedie's
+  /// formula). It has the expectation of the sample and less scatter: means over chains are made of it (Rao-Blackwell).
+  std::vector<float> mean;
   std::vector<float> trace_sigma;         ///< [trace]
   std::vector<double> trace_log_density;  ///< [trace] exact part, without the learned residual
   std::vector<double> tail;               ///< [tail, monitored_quantities]
+
+  /// What the mean over chains is to be taken of.
+  const std::vector<float>& best_mean() const { return mean.empty() ? sample : mean; }
 };
 
 /// A chain on its way: all that its next step depends on, so that it goes on elsewhere with the same bits.
@@ -200,6 +212,7 @@ class AnnealedHmc {
   void end_trajectories(const Space& space, const std::vector<int>& slots);
   void after_trajectory(Slot& slot, bool accepted);
   void flow(const Space& space, const std::vector<int>& slots, float side, bool denoise);
+  void add_to_means(const Space& space, int n);
   void record_tail(const Space& space, const std::vector<int>& slots);
   void finish_chains(const Space& space, const std::vector<int>& slots,
                      const std::function<void(ChainResult&&)>& finished);
@@ -215,6 +228,7 @@ class AnnealedHmc {
   std::deque<std::int64_t> waiting_;
   std::deque<ChainState> resumed_;
   SpectrumBatch state_, momentum_, score_, saved_state_, saved_score_, scratch_;
+  SpectrumBatch mean_;                                               // of a sharpened chain
   SpectrumBatch learned_, saved_learned_, anchor_, point_, answer_;  // with a residual: first fields alone
   MapBatch maps_;
   View1<float> sigma_, precision_, kick_, turn_, drift_, pull_;

@@ -145,9 +145,17 @@ struct ErrorTerm {
   }
 };
 
-ScoreFilters filters_of(const ScoreSettings& settings, const View2<float>& power) {
-  return {power, settings.whitened, settings.gaussian, static_cast<float>(1 / settings.field_std)};
+ScoreFilters filters_of(const ScoreSettings& settings, const View2<float>& power, double stretch = 1) {
+  return {power, settings.whitened, settings.gaussian, static_cast<float>(1 / settings.field_std),
+          static_cast<float>(1 / stretch)};
 }
+
+/// level <- sigma / stretch.
+struct ScaleLevels {
+  View1<float> sigma, level;
+  float inverse_stretch;
+  KOKKOS_INLINE_FUNCTION void operator()(const int n) const { level(n) = sigma(n) * inverse_stretch; }
+};
 
 /// The record of one tile for inference.
 struct Record {
@@ -212,13 +220,13 @@ void ScoreModel::save(const std::string& path, const View1<float>& values, nn::M
 // --- inference -------------------------------------------------------------------------------------------------------
 
 ScoreEvaluator::ScoreEvaluator(const ScoreModel& model, const View1<float>& values, Grid grid,
-                               const View2<float>& power, nn::Options options)
+                               const View2<float>& power, nn::Options options, double stretch)
     : grid_(grid),
       fft_(grid),
       model_(model.network()),
-      filters_(filters_of(model.settings(), power)),
+      filters_(filters_of(model.settings(), power, stretch)),
       // Rounding must not put the last level that was trained beyond the end.
-      sigma_max_(1.0001f * static_cast<float>(model.settings().sigma_max)),
+      sigma_max_(1.0001f * static_cast<float>(stretch * model.settings().sigma_max)),
       network_([&] {
         const Record record(model, grid, nn::samples_of_a_tile(grid.pixels()));
         return nn::FrozenNetwork(record.tape, record.output, values, std::move(options));
@@ -229,6 +237,7 @@ ScoreEvaluator::ScoreEvaluator(const ScoreModel& model, const View1<float>& valu
   input_ = Tensor("umbriel::score_input", tile, grid.height, grid.width, channels);
   output_ = Tensor("umbriel::score_output", tile, grid.height, grid.width, 1);
   sigma_ = View1<float>("umbriel::score_sigma", tile);
+  level_ = View1<float>("umbriel::score_level", tile);
   for (int i = 0; i < model_.noise_features(); ++i) features_.emplace_back("umbriel::score_features", tile);
 }
 
@@ -255,7 +264,9 @@ void ScoreEvaluator::residual(const Space& space, int n, const SpectrumBatch& st
     fft_.inverse(space, spectra_, maps_, channels * m);
     for_each_element("umbriel::score_channels", space, m, grid_.height, grid_.width,
                      ToChannels{maps_, Activations(input_), channels});
-    model_.set_noise(space, m, sigma_, features_);
+    Kokkos::parallel_for("umbriel::score_levels", Kokkos::RangePolicy<Space>(space, 0, m),
+                         ScaleLevels{sigma_, level_, filters_.inverse_stretch});
+    model_.set_noise(space, m, level_, features_);
     network_.run(space, Activations(input_).samples(0, m), features_, Activations(output_).samples(0, m));
     fft_.forward(space, output, spectra_, m);
     for_each_element("umbriel::score_residual", space, m, grid_.height, grid_.half_width(),

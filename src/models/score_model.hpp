@@ -74,6 +74,7 @@ struct ScoreFilters {
   View2<float> power;  ///< [ky, kx], 0 pins a mode
   bool whitened, gaussian;
   float inverse_std;
+  float inverse_stretch;  ///< see ScoreEvaluator
 
   /// What a mode is multiplied by for the two inputs and for the output, and by how much its Gaussian score is -a.
   struct Factors {
@@ -85,20 +86,25 @@ struct ScoreFilters {
     const float s2 = sigma * sigma;
     const float inverse = 1.0f / (p + s2);
     const float root = math::sqrt(inverse);
-    if (whitened) return {root, p * inverse * inverse_std, root, inverse};
-    return {1.0f, -s2 * inverse, 1.0f, inverse};
+    if (whitened) return {root, p * inverse * inverse_std * inverse_stretch, root, inverse};
+    return {inverse_stretch, -s2 * inverse * inverse_stretch, inverse_stretch, inverse};
   }
 };
 
-/// Evaluates the residual on maps of one grid with the frozen network. Above sigma_max, where the noise hides all but the
-/// field's variance, it is zero: the prior is Gaussian there. Not safe to use from two threads at a time.
+/// Evaluates the residual on maps of one grid with the frozen network. Above sigma_max, where the noise hides all but
+/// the field's variance, it is zero: the prior is Gaussian there. Not safe to use from two threads at a time.
+///
+/// Fields may be `stretch` times those that the network has learned, x = stretch x': their score is that of x' at
+/// sigma / stretch, divided by stretch. With `power` that of x the filters do most of it; what is left is the unit of
+/// the Wiener-filtered map and the network's noise level ("paper": that of every input and of the output).
 class ScoreEvaluator {
  public:
-  /// @param values  weights, flat as the network's parameters
-  /// @param power   [H, W/2+1] prior power a mode of the orthonormal transform
+  /// @param values   weights, flat as the network's parameters
+  /// @param power    [H, W/2+1] prior power a mode of the orthonormal transform
+  /// @param stretch  of these fields, against those of training
   /// @throws Error(usage) if the network cannot take maps of this size
   ScoreEvaluator(const ScoreModel& model, const View1<float>& values, Grid grid, const View2<float>& power,
-                 nn::Options options = {});
+                 nn::Options options = {}, double stretch = 1);
 
   /// @param state     [>= n, H, W/2+1] orthonormal half spectra, kept
   /// @param sigma     [>= n]
@@ -120,7 +126,7 @@ class ScoreEvaluator {
   SpectrumBatch spectra_;  // [2 tile, H, W/2+1]
   MapBatch maps_;          // [2 tile, H, W]
   Tensor input_, output_;  // [tile, H, W, channels]
-  View1<float> sigma_;
+  View1<float> sigma_, level_;  // [tile] of the fields, and as the network has learned them
   std::vector<View1<float>> features_;
 };
 

@@ -17,6 +17,7 @@ constexpr std::uint64_t sample_size = 6, state_floats = 10;
 HmcOptions options() {
   HmcOptions options;
   options.tail = 2;
+  options.sharpen = true;
   return options;
 }
 
@@ -36,6 +37,7 @@ class CheckpointTest : public ::testing::Test {
     const auto trace = static_cast<std::uint64_t>(options().trace_length());
     const std::uint64_t tail = 2 * monitored_quantities, wide = AnnealedHmc::state_numbers();
     return {{"/sample", {{2, sample_size}, 1, {}}},
+            {"/mean", {{2, sample_size}, 3, {}}},
             {"/sigma", {{2, trace}, 1, {}}},
             {"/log_density", {{2, trace}, 1, {}}},
             {"/tail", {{2, tail}, 1, {}}},
@@ -85,6 +87,7 @@ TEST_F(CheckpointTest, IsReadWhereItIsSound) {
   const Checkpoint chains = read(good());
   ASSERT_EQ(chains.finished.size(), 2U);
   EXPECT_EQ(chains.finished[1].chain, 1);
+  EXPECT_EQ(chains.finished[1].mean, std::vector<float>(sample_size, 3));
   ASSERT_EQ(chains.under_way.size(), 1U);
   EXPECT_EQ(chains.under_way[0].chain, 2);
   EXPECT_EQ(chains.under_way[0].tail.size(), 1U);

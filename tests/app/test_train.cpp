@@ -168,6 +168,15 @@ TEST(Train, MakesAPriorToSampleUnder) {
     EXPECT_GT(gaussian, 0) << command;
     EXPECT_GT(learned, 1.5 * gaussian) << "a network takes memory: " << command;
   }
+  folder.write("quarter.txt", "10 2.5e-9\n1000 2.5e-10\n10000 5e-12\n100000 2.5e-14\n");
+  for (const char* command : {"sample", "validate", "map"}) {
+    const std::string dry = std::string(command) + " sample.toml --dry-run --set validate.exact=false" +
+                            " --set validate.mocks=2 --set validate.draws=3 --set validate.rank_bins=4";
+    const std::string same = folder.umbriel(dry).output,
+                      less = folder.umbriel(dry + " --set prior.power_spectrum=quarter.txt").output;
+    EXPECT_EQ(same.find("standard deviation"), std::string::npos) << same;
+    EXPECT_NE(less.find("0.500 of the standard deviation"), std::string::npos) << less;
+  }
   std::string expected;
   for (const auto& [ranks, batch] : {std::pair{1, 1}, {1, 3}, {2, 1}, {2, 3}}) {
     const Outcome outcome = folder.umbriel("sample sample.toml --set sampler.batch=" + std::to_string(batch), ranks);

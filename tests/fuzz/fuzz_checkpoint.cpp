@@ -21,6 +21,7 @@ constexpr std::size_t sample_size = 12, state_floats = 24;
 HmcOptions options() {
   HmcOptions options;
   options.tail = 2;
+  options.sharpen = true;
   return options;
 }
 
@@ -34,6 +35,7 @@ std::string good_checkpoint() {
     ChainResult& result = chains.finished.emplace_back();
     result.chain = chain;
     result.sample.assign(sample_size, 0.5F);
+    result.mean.assign(sample_size, 0.25F);
     result.trace_sigma.assign(trace, 0.1F);
     result.trace_log_density.assign(trace, -3);
     result.tail.assign(tail, 0.25);
@@ -65,7 +67,7 @@ void require_sound(const Checkpoint& chains, const ShardRange& shard) {
   };
   for (const ChainResult& chain : chains.finished) {
     mark(chain.chain);
-    if (chain.sample.size() != sample_size || chain.trace_sigma.size() != trace ||
+    if (chain.sample.size() != sample_size || chain.mean.size() != sample_size || chain.trace_sigma.size() != trace ||
         chain.trace_log_density.size() != trace || chain.tail.size() != tail)
       fuzz::fail("a finished chain of another size");
   }

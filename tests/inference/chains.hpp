@@ -94,9 +94,10 @@ inline Agreement against_exact(const ConvergencePosterior& posterior, const std:
 }
 
 inline bool same(const ChainResult& a, const ChainResult& b) {
-  return a.chain == b.chain && a.sample == b.sample && a.tail == b.tail && a.trace_sigma == b.trace_sigma &&
-         a.trace_log_density == b.trace_log_density && a.accept_rate == b.accept_rate &&
-         a.score_evaluations == b.score_evaluations && a.energy_error == b.energy_error;
+  return a.chain == b.chain && a.sample == b.sample && a.mean == b.mean && a.tail == b.tail &&
+         a.trace_sigma == b.trace_sigma && a.trace_log_density == b.trace_log_density &&
+         a.accept_rate == b.accept_rate && a.score_evaluations == b.score_evaluations &&
+         a.energy_error == b.energy_error;
 }
 
 }  // namespace umbriel::testing

@@ -100,6 +100,95 @@ TEST(LearnedSampler, EndsInASkewedPosterior) {
   EXPECT_GT(mean_of(chains, [](const ChainResult& chain) { return chain.accept_rate; }), 0.6);
 }
 
+/// How means of chains lie about the posterior mean, first field.
+struct MeanAgreement {
+  double error;    // squared distance of their average, over that of the average of independent draws with such scatter
+  double scatter;  // of one of them, summed over pixels
+};
+
+MeanAgreement means_against(const std::vector<double>& exact, const std::vector<ChainResult>& chains,
+                            std::vector<float> ChainResult::*maps) {
+  const auto n = static_cast<double>(chains.size());
+  double distance = 0, scatter = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    double mean = 0, squares = 0;
+    for (const ChainResult& chain : chains) {
+      const double d = static_cast<double>((chain.*maps)[i]) - exact[i];
+      mean += d / n;
+      squares += d * d / n;
+    }
+    distance += mean * mean;
+    scatter += (squares - mean * mean) * n / (n - 1);
+  }
+  return {distance / (scatter / n), scatter};
+}
+
+std::vector<double> exact_mean(const ConvergencePosterior& posterior) {
+  const Grid grid = posterior.grid();
+  const SpectrumBatch mean = GaussianPosterior(posterior, 1).mean(Space());
+  const SpectrumBatch scratch("scratch", 1, grid.height, grid.half_width());
+  const MapBatch maps("maps", 1, grid.height, grid.width);
+  to_maps(Space(), posterior.fft(), 1, mean, scratch, maps);
+  Space().fence();
+  const auto host = on_host(maps);
+  return {host.data(), host.data() + grid.pixels()};
+}
+
+// A mode of power P under noise of variance n: the state has (P + t)(n - t) / (P + n), its mean field P / (P + t) of
+// it.
+TEST(LearnedSampler, MeansOfChainsLieAboutThePosteriorMeanAndScatterLess) {
+  const Grid grid{33, 33};  // odd: no Nyquist modes, so that the shear operator is unitary
+  const HostView2<float> from = red_power(grid, 0.03), to = red_power(grid);
+  const OtherPower residual(from, to);
+  const double n = 0.04;
+  for (const bool full : {true, false}) {
+    const ConvergencePosterior posterior(small_survey(grid, full), from, {}, 8);
+    const ConvergencePosterior wanted(small_survey(grid, full), to, {}, 1);
+    HmcOptions options = HmcOptions().for_residual(1e-3, posterior.sharpest());
+    options.batch = 8;
+    options.tail = 1;
+    const auto chains = run(posterior, posterior.fft(), options, first_chains(64), 0, &residual);
+    const MeanAgreement means = means_against(exact_mean(wanted), chains, &ChainResult::mean);
+    const MeanAgreement samples = means_against(exact_mean(wanted), chains, &ChainResult::sample);
+    if (!full) {  // uneven noise: both are approximations, see annealed_hmc.hpp
+      EXPECT_LT(means.error * means.scatter, samples.error * samples.scatter);
+      continue;
+    }
+    EXPECT_NEAR(means.error, 1, 0.5);
+    const double t = options.sigma_final * options.sigma_final;
+    double expected = 0, of_samples = 0;
+    for (int ky = 0; ky < grid.height; ++ky) {
+      for (int kx = 0; kx < grid.half_width(); ++kx) {
+        const double p = to(ky, kx), weight = mode_weight(grid, kx);
+        expected += weight * p * p / (p + t) * (n - t) / (p + n);
+        of_samples += weight * p * n / (p + n);
+      }
+    }
+    EXPECT_NEAR(means.scatter / expected, 1, 0.02);
+    EXPECT_NEAR(samples.scatter / of_samples, 1, 0.02);
+    options.tail = 3;
+    const auto longer = run(posterior, posterior.fft(), options, first_chains(64), 0, &residual);
+    const MeanAgreement three = means_against(exact_mean(wanted), longer, &ChainResult::mean);
+    EXPECT_LT(three.scatter, 0.6 * expected);
+  }
+}
+
+TEST(LearnedSampler, MeansOfChainsLieAboutTheMeanOfASkewedPosterior) {
+  const SkewedProblem problem;
+  const RealFft& fft = problem.posterior.fft();
+  HmcOptions options = HmcOptions().for_residual(1e-3, 0.1);
+  options.batch = 16;
+  const auto chains = run(problem.posterior, fft, options, first_chains(64), 0, &problem.residual);
+  const auto kaiser = on_host(kaiser_squires(Space(), problem.survey, fft, 0));
+  const std::vector<double> data(kaiser.data(), kaiser.data() + problem.grid.pixels());
+  std::vector<double> exact;
+  for (const Mixture::Moments& moments : mixture_posterior(data, 0.04)) exact.push_back(moments.mean);
+  const MeanAgreement means = means_against(exact, chains, &ChainResult::mean);
+  const MeanAgreement samples = means_against(exact, chains, &ChainResult::sample);
+  EXPECT_NEAR(means.error, 1, 5 * std::sqrt(2.0 / 1089));
+  EXPECT_LT(means.scatter, 0.3 * samples.scatter);
+}
+
 TEST(LearnedSampler, AChainGoesOnElsewhereWithTheSameBits) {
   const Grid grid{16, 16};
   const HostView2<float> from = red_power(grid, 0.03), to = red_power(grid);
@@ -117,6 +206,8 @@ TEST(LearnedSampler, AChainGoesOnElsewhereWithTheSameBits) {
     ASSERT_EQ(moved.size(), 5U);
     for (std::size_t i = 0; i < 5; ++i) {
       EXPECT_TRUE(whole[i].sample == moved[i].sample) << i;
+      EXPECT_TRUE(whole[i].mean == moved[i].mean) << i;
+      EXPECT_EQ(whole[i].mean.empty(), mode == HmcOptions::Mode::paper);
       EXPECT_TRUE(whole[i].tail == moved[i].tail) << i;
       EXPECT_EQ(whole[i].score_evaluations, moved[i].score_evaluations);
     }

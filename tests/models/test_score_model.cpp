@@ -277,6 +277,39 @@ TEST_P(ScoreModelOf, EvaluatesTheResidualOfItsEquations) {
   for (const double r : to_doubles(reinterpret_cast<const float*>(residual.data()), count)) EXPECT_EQ(r, 0);
 }
 
+// Everything doubled is exact in binary, so the score must be half of what it was, bit by bit.
+TEST_P(ScoreModelOf, StretchesWhatItLearned) {
+  const Problem p(GetParam());
+  const int half = p.grid.half_width();
+  const auto residual = [&](float stretch, float unit) {
+    const View2<float> power("power", p.half_power.extent(0), p.half_power.extent(1));
+    const auto host = on_host(p.half_power);
+    for (std::size_t k = 0; k < host.size(); ++k) host.data()[k] *= unit * unit;
+    Kokkos::deep_copy(power, host);
+    const ScoreEvaluator evaluator(*p.model, p.model->network().parameters().values(), p.grid, power, {},
+                                   static_cast<double>(stretch));
+    const SpectrumBatch state("state", 3, p.grid.height, half), out("residual", 3, p.grid.height, half);
+    const View1<float> levels("sigma", 3);
+    const auto count = static_cast<std::int64_t>(2 * state.size());
+    Doubles values = draw_normals(50, count, 0.3);
+    for (double& value : values) value *= static_cast<double>(unit);
+    set_floats(reinterpret_cast<float*>(state.data()), values);
+    // The last one is hotter than what was learned: there the prior is Gaussian.
+    set_floats(levels.data(), {0.25 * static_cast<double>(unit), 0.0625 * static_cast<double>(unit),
+                               0.75 * static_cast<double>(unit)});
+    evaluator.residual(Space(), 3, state, levels, out);
+    Space().fence();
+    return to_doubles(reinterpret_cast<const float*>(out.data()), count);
+  };
+  const Doubles learned = residual(1, 1);
+  Doubles doubled = residual(2, 2);
+  for (double& value : doubled) value *= 2;
+  EXPECT_EQ(doubled, learned);
+  EXPECT_NE(learned, Doubles(learned.size(), 0));
+  const auto last = learned.end() - static_cast<std::ptrdiff_t>(learned.size() / 3);
+  EXPECT_TRUE(std::all_of(last, learned.end(), [](double value) { return value == 0; }));
+}
+
 TEST_P(ScoreModelOf, DenoisesByItsEquations) {
   const Problem p(GetParam());
   const Doubles sigma = {0.25, 0.25};

@@ -29,11 +29,11 @@ PowerSpectrum spectrum_of(const ScoreModel& model) {
 }
 
 /// Share by which the hybrid denoiser's squared error is below the Gaussian one's, summed over the maps.
-double gain(const ScoreModel& model, const MapBatch& maps, float sigma) {
+double gain(const ScoreModel& model, const MapBatch& maps, float sigma, const HostView2<float>& power,
+            double stretch = 1) {
   const Grid grid{static_cast<int>(maps.extent(1)), static_cast<int>(maps.extent(2))};
   const int n = static_cast<int>(maps.extent(0));
-  const HostView2<float> power = pixel_power(spectrum_of(model), grid, 0.29);
-  const ScoreEvaluator evaluator(model, model.network().parameters().values(), grid, on_device(power));
+  const ScoreEvaluator evaluator(model, model.network().parameters().values(), grid, on_device(power), {}, stretch);
   const MapBatch noise("noise", n, grid.height, grid.width);
   const View1<DrawKey> keys("keys", n);
   const HostView1<DrawKey> host_keys("keys", n);
@@ -49,6 +49,11 @@ double gain(const ScoreModel& model, const MapBatch& maps, float sigma) {
   }
   std::printf("sigma %-6g gain %.4f\n", static_cast<double>(sigma), 1 - hybrid / gaussian);
   return 1 - hybrid / gaussian;
+}
+
+double gain(const ScoreModel& model, const MapBatch& maps, float sigma) {
+  const Grid grid{static_cast<int>(maps.extent(1)), static_cast<int>(maps.extent(2))};
+  return gain(model, maps, sigma, pixel_power(spectrum_of(model), grid, 0.29));
 }
 
 TEST(ShippedPrior, BeatsTheWienerFilterOnHeldOutMaps) {
