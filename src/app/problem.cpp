@@ -92,7 +92,9 @@ HmcOptions read_sampler(const Config& config, std::uint64_t seed, const Problem&
     return config.number(std::string("sampler.").append(key), fallback, low, high);
   };
   if (reduced) options.sigma_start = 0.1;
-  if (learned != nullptr) options = options.for_residual(learned->sigma_min(), sharpest_of(problem.survey));
+  if (learned != nullptr)
+    options = options.for_residual(learned->sigma_min(), sharpest_of(problem.survey),
+                                   static_cast<double>(problem.survey.grid.pixels()));
   const std::string method =
       config.choice("sampler.method", "annealed-hmc", {"annealed-hmc", "langevin", "probability-flow"});
   bool paper = false;

@@ -404,7 +404,7 @@ double uniform_draw(const HmcOptions& options, Purpose purpose, std::int64_t cha
 }  // namespace
 
 double HmcOptions::first_step_factor(double pixels) const {
-  return std::clamp(std::pow(64.0 * 64.0 / pixels, 0.25), least_step, 1.0);
+  return std::min(std::pow(64.0 * 64.0 / pixels, 0.25), 1.0);
 }
 
 double HmcOptions::expected_evaluations(double learned_pixels) const {
@@ -419,10 +419,11 @@ double HmcOptions::expected_evaluations(double learned_pixels) const {
   return 1 + coolings + trajectories() * a_trajectory + (finish == Finish::ode ? ode_steps - 1 : 0);
 }
 
-HmcOptions HmcOptions::for_residual(double sigma_min, double sharpest) const {
+HmcOptions HmcOptions::for_residual(double sigma_min, double sharpest, double pixels) const {
   HmcOptions options = *this;
   options.temperatures = 3;
-  options.settling = 3;
+  // On larger maps chains begin with shorter steps, and need the longer to fit them and to arrive.
+  options.settling = static_cast<int>(std::ceil(3 / first_step_factor(pixels)));
   options.tail = 3;
   options.sigma_end = options.sigma_final = std::max(sigma_min, std::min(0.1, 0.95 * sharpest));
   options.sharpen = options.sigma_final <= sharpest;
@@ -778,6 +779,8 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
   last_kick(space, density_.grid(), n, fields, list_, Mass{density_.prior_power(), sigma_, precision_, paper},
             {kick_, turn_, drift_, pull_, paper ? 0.0f : 1.0f}, score_, state_, momentum_, sums_, sums_out_);
   const std::vector<double> squares = download(sums_out_, static_cast<std::size_t>(n) * fields);
+  const double least_step =
+      options_.least_step * options_.first_step_factor(static_cast<double>(density_.grid().pixels()));
   std::vector<int> rejected;
   for (int i = 0; i < n; ++i) {
     Slot& slot = slots_[slots[i]];
@@ -798,8 +801,8 @@ void AnnealedHmc::end_trajectories(const Space& space, const std::vector<int>& s
     const bool accepted = std::isfinite(change) && (tested ? sane && std::log(u) < change : stable);
     if (cooling && residual_ != nullptr && !langevin) {
       const double probability = std::isfinite(change) ? std::min(1.0, std::exp(change)) : 0;
-      slot.step_factor = std::clamp(slot.step_factor * std::exp(0.5 * (probability - options_.target_acceptance)),
-                                    options_.least_step, 1.0);
+      slot.step_factor =
+          std::clamp(slot.step_factor * std::exp(0.5 * (probability - options_.target_acceptance)), least_step, 1.0);
     }
     if (!cooling) {
       ++slot.tested;

@@ -90,7 +90,8 @@ struct HmcOptions {
   /// apart.
   int inner_steps = 1;
   /// Learned prior: while it cools and settles, each chain fits its step to this mean acceptance probability, down to
-  /// `least_step` times `step`; as many more steps then keep the length of its trajectories. See `first_step_factor`.
+  /// `least_step` times the step it began with; as many more steps then keep the length of its trajectories. See
+  /// `first_step_factor`.
   double target_acceptance = 0.8, least_step = 1.0 / 3;
   bool sharpen = false;  ///< "paper": never. Take sigma_final^2 off the likelihood's noise, so that Finish::ode ends in
                          ///< the posterior
@@ -121,10 +122,10 @@ struct HmcOptions {
   /// Mean number of score evaluations a chain takes. @param learned_pixels  with a residual: pixels of the map
   double expected_evaluations(double learned_pixels = 0) const;
 
-  /// @{ The same options with the defaults of a learned prior that knows temperatures from sigma_min, under a
-  /// likelihood that can be sharpened that much; of Langevin dynamics; of the probability-flow sampler, which ends its
-  /// chains at sigma_start.
-  HmcOptions for_residual(double sigma_min, double sharpest) const;
+  /// @{ The same options with the defaults of a learned prior that knows temperatures from sigma_min, for maps of so
+  /// many pixels, under a likelihood that can be sharpened that much; of Langevin dynamics; of the probability-flow
+  /// sampler, which ends its chains at sigma_start.
+  HmcOptions for_residual(double sigma_min, double sharpest, double pixels = 64 * 64) const;
   HmcOptions for_langevin() const;
   HmcOptions for_probability_flow() const;
   /// @}
