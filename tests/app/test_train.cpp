@@ -185,6 +185,31 @@ TEST(Train, MakesAPriorToSampleUnder) {
     if (expected.empty()) expected = digest;
     EXPECT_EQ(digest, expected) << ranks << " ranks, batch " << batch;
   }
+  {  // The posterior mean is that of what tails expect: not that of the samples, but about as near as those scatter.
+    const Hdf5Reader result(folder / "out.h5");
+    const auto mean = result.read<float>("/summary/mean"), spread = result.read<float>("/summary/std"),
+               samples = result.read<float>("/posterior/kappa");
+    double apart = 0, scatter = 0;
+    for (std::size_t i = 0; i < mean.size(); ++i) {
+      double of_samples = 0;
+      for (std::size_t chain = 0; chain < 4; ++chain)
+        of_samples += 0.25 * static_cast<double>(samples[chain * mean.size() + i]);
+      apart += std::pow(static_cast<double>(mean[i]) - of_samples, 2);
+      scatter += 0.25 * std::pow(static_cast<double>(spread[i]), 2);
+    }
+    EXPECT_GT(apart, 0.1 * scatter);
+    EXPECT_LT(apart, 2 * scatter);
+  }
+  {  // So three draws already are near infinitely many: 0.02, where means of samples had 0.16.
+    const Outcome outcome = folder.umbriel(
+        "validate sample.toml --set run.output=judged.h5 --set validate.exact=false --set validate.mocks=4 "
+        "--set validate.draws=3 --set validate.rank_bins=4");
+    ASSERT_EQ(outcome.code, 0) << outcome.output;
+    const Hdf5Reader judged(folder / "judged.h5");
+    EXPECT_LT(std::stod(judged.attribute("/validate", "rmse_ratio_mean")) -
+                  std::stod(judged.attribute("/validate", "rmse_ratio_limit_mean")),
+              0.06);
+  }
   const Outcome inspected = folder.umbriel("inspect out.h5");
   EXPECT_EQ(inspected.code, 0);
   EXPECT_NE(inspected.output.find("data digest: " + expected), std::string::npos) << inspected.output;
