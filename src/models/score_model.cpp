@@ -146,8 +146,8 @@ struct ErrorTerm {
 };
 
 ScoreFilters filters_of(const ScoreSettings& settings, const View2<float>& power, double stretch = 1) {
-  return {power, settings.whitened, settings.gaussian, static_cast<float>(1 / settings.field_std),
-          static_cast<float>(1 / stretch)};
+  const double unit = settings.whitened ? settings.field_std * stretch : stretch;
+  return {power, settings.whitened, settings.gaussian, static_cast<float>(1 / unit)};
 }
 
 /// level <- sigma / stretch.
@@ -227,6 +227,7 @@ ScoreEvaluator::ScoreEvaluator(const ScoreModel& model, const View1<float>& valu
       filters_(filters_of(model.settings(), power, stretch)),
       // Rounding must not put the last level that was trained beyond the end.
       sigma_max_(1.0001f * static_cast<float>(stretch * model.settings().sigma_max)),
+      inverse_stretch_(static_cast<float>(1 / stretch)),
       network_([&] {
         const Record record(model, grid, nn::samples_of_a_tile(grid.pixels()));
         return nn::FrozenNetwork(record.tape, record.output, values, std::move(options));
@@ -265,7 +266,7 @@ void ScoreEvaluator::residual(const Space& space, int n, const SpectrumBatch& st
     for_each_element("umbriel::score_channels", space, m, grid_.height, grid_.width,
                      ToChannels{maps_, Activations(input_), channels});
     Kokkos::parallel_for("umbriel::score_levels", Kokkos::RangePolicy<Space>(space, 0, m),
-                         ScaleLevels{sigma_, level_, filters_.inverse_stretch});
+                         ScaleLevels{sigma_, level_, inverse_stretch_});
     model_.set_noise(space, m, level_, features_);
     network_.run(space, Activations(input_).samples(0, m), features_, Activations(output_).samples(0, m));
     fft_.forward(space, output, spectra_, m);

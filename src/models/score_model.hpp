@@ -73,8 +73,7 @@ class ScoreModel {
 struct ScoreFilters {
   View2<float> power;  ///< [ky, kx], 0 pins a mode
   bool whitened, gaussian;
-  float inverse_std;
-  float inverse_stretch;  ///< see ScoreEvaluator
+  float unit;  ///< 1 / stretch; whitened: 1 / (field_std stretch), of the Wiener-filtered map
 
   /// What a mode is multiplied by for the two inputs and for the output, and by how much its Gaussian score is -a.
   struct Factors {
@@ -86,8 +85,8 @@ struct ScoreFilters {
     const float s2 = sigma * sigma;
     const float inverse = 1.0f / (p + s2);
     const float root = math::sqrt(inverse);
-    if (whitened) return {root, p * inverse * inverse_std * inverse_stretch, root, inverse};
-    return {inverse_stretch, -s2 * inverse * inverse_stretch, inverse_stretch, inverse};
+    if (whitened) return {root, p * inverse * unit, root, inverse};
+    return {unit, -s2 * inverse * unit, unit, inverse};
   }
 };
 
@@ -121,7 +120,7 @@ class ScoreEvaluator {
   RealFft fft_;
   const Network& model_;
   ScoreFilters filters_;
-  float sigma_max_;
+  float sigma_max_, inverse_stretch_;
   nn::FrozenNetwork network_;
   SpectrumBatch spectra_;  // [2 tile, H, W/2+1]
   MapBatch maps_;          // [2 tile, H, W]
