@@ -76,16 +76,17 @@ int main(int argc, char** argv) {
   app.add_option("--folder", folder, "on the disk to be measured")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
-  const HmcOptions options = HmcOptions().for_residual(0.003, 0.1);
   const std::size_t pixels = static_cast<std::size_t>(size) * static_cast<std::size_t>(size);
-  // Eight spectra, as with a learned prior.
-  const std::size_t state_floats = 8 * 2 * static_cast<std::size_t>(size) * static_cast<std::size_t>(size / 2 + 1);
+  const HmcOptions options = HmcOptions().for_residual(0.003, 0.1, static_cast<double>(pixels));
+  // Nine spectra, as with a learned prior.
+  const std::size_t state_floats = 9 * 2 * static_cast<std::size_t>(size) * static_cast<std::size_t>(size / 2 + 1);
   const ShardRange shard = shard_range(chains, comm.rank(), comm.size());
   Checkpoint all;
   for (std::int64_t chain = shard.first; chain < shard.first + shard.count; ++chain) {
     ChainResult& result = all.finished.emplace_back();
     result.chain = chain;
     result.sample = noise(pixels, static_cast<std::uint64_t>(chain));
+    result.mean = noise(pixels, static_cast<std::uint64_t>(chains + chain));
     result.trace_sigma.assign(static_cast<std::size_t>(options.trace_length()), 0.1f);
     result.trace_log_density.assign(static_cast<std::size_t>(options.trace_length()), 0.1);
     result.tail.assign(static_cast<std::size_t>(options.tail) * monitored_quantities, 0.1);
