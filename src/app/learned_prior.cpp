@@ -4,23 +4,7 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "umbriel/maps/spin2.hpp"
-
 namespace umbriel {
-
-namespace {
-
-/// Of a pixel of a field with such power a mode.
-double variance_of(Grid grid, const HostView2<float>& power) {
-  double sum = 0;
-  for (int ky = 0; ky < grid.height; ++ky) {
-    for (int kx = 0; kx < grid.half_width(); ++kx)
-      sum += static_cast<double>(mode_weight(grid, kx)) * static_cast<double>(power(ky, kx));
-  }
-  return sum / static_cast<double>(grid.pixels());
-}
-
-}  // namespace
 
 LearnedPrior::LearnedPrior(const std::string& path) : path_(path), model_(ScoreModel::load(path)) {}
 
@@ -56,9 +40,10 @@ void LearnedPrior::plan(Grid grid, double pixel_arcmin, const HostView2<float>& 
             path_, "choose such pixels for the survey, or train a model for its own");
   }
   if (metadata.count("umbriel.power_spectrum") > 0)
-    stretch_ = std::sqrt(variance_of(grid, power) / variance_of(grid, pixel_power(spectrum(), grid, pixel_arcmin)));
-  require(stretch_ > 0 && std::isfinite(stretch_), ExitCode::input, "the prior's power spectrum has no power", path_,
-          "give prior.power_spectrum positive values");
+    stretch_ = pixel_standard_deviation(power, grid) /
+               pixel_standard_deviation(pixel_power(spectrum(), grid, pixel_arcmin), grid);
+  require(stretch_ > 0 && std::isfinite(stretch_), ExitCode::input, "the prior has no power on this map",
+          "prior.power_spectrum", "give it positive values at the map's multipoles");
   evaluator_ = std::make_unique<ScoreEvaluator>(model_, model_.network().parameters().values(), grid, on_device(power),
                                                 std::move(options), stretch_);
 }

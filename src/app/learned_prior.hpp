@@ -24,7 +24,7 @@ class LearnedPrior final : public ScoreResidual {
   /// trained on are taken for those stretched: a lognormal field of sources at another distance is so, nearly (its
   /// kappa0 and its standard deviation fall together).
   /// @param power  [H, W/2+1] prior power a mode
-  /// @throws Error(usage) if the network cannot take such maps, Error(usage) if it never saw such pixels
+  /// @throws Error(usage) if the network cannot take such maps or never saw such pixels, Error(input) if power is zero
   void plan(Grid grid, double pixel_arcmin, const HostView2<float>& power, nn::Options options);
 
   void evaluate(const Space& space, int n, const SpectrumBatch& state, const View1<float>& sigma,

@@ -312,7 +312,7 @@ ExitCode run_sample(const CommandLine& line) {
   const std::vector<float> samples = field_of(0, sample_of);
   const std::vector<double> levels = {0.05, 0.16, 0.5, 0.84, 0.95};
   EnsembleSummary summary = summarise(comm, samples, static_cast<std::int64_t>(pixels), levels);
-  summary.mean = posterior_mean(0);
+  if (s.sampler.sharpened()) summary.mean = posterior_mean(0);  // else it is that of the samples
   const std::vector<float> peaks = peak_probability(comm, space, posterior.fft(), samples, s);
   const RadialBins bins = radial_bins(grid, survey.pixel_arcmin, logarithmic_edges(grid, survey.pixel_arcmin, 32, 16));
   const auto n_bands = static_cast<std::size_t>(bins.bands());

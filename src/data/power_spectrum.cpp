@@ -82,4 +82,12 @@ HostView2<float> pixel_power(const PowerSpectrum& spectrum, Grid grid, double pi
   return power;
 }
 
+double pixel_standard_deviation(const HostView2<float>& power, Grid grid) {
+  double sum = 0;
+  for (int ky = 0; ky < grid.height; ++ky) {
+    for (int kx = 0; kx < grid.half_width(); ++kx) sum += power(ky, kx) * (kx == 0 || 2 * kx == grid.width ? 1.0 : 2.0);
+  }
+  return std::sqrt(sum / static_cast<double>(grid.pixels()));
+}
+
 }  // namespace umbriel

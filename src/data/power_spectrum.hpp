@@ -37,4 +37,7 @@ PowerSpectrum read_power_spectrum(const std::string& path);
 /// @throws Error(input) for a pixel size that is not positive
 HostView2<float> pixel_power(const PowerSpectrum& spectrum, Grid grid, double pixel_arcmin);
 
+/// Standard deviation of a pixel of a map whose modes have such power. @param power  [H, W/2+1] as pixel_power
+double pixel_standard_deviation(const HostView2<float>& power, Grid grid);
+
 }  // namespace umbriel

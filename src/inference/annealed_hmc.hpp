@@ -93,8 +93,7 @@ struct HmcOptions {
   /// `least_step` times the step it began with; as many more steps then keep the length of its trajectories. See
   /// `first_step_factor`.
   double target_acceptance = 0.8, least_step = 1.0 / 3;
-  bool sharpen = false;  ///< "paper": never. Take sigma_final^2 off the likelihood's noise, so that Finish::ode ends in
-                         ///< the posterior
+  bool sharpen = false;  ///< take sigma_final^2 off the likelihood's noise, so that Finish::ode ends in the posterior
   Finish finish = Finish::none;
   int ode_steps = 1;      ///< of Finish::ode: in equal ratios of sigma^2 from sigma_final to ode_end, the last one to 0
   double ode_end = 1e-3;  ///< sigma of the last evaluation if there are several steps
@@ -108,6 +107,7 @@ struct HmcOptions {
   /// would leave white noise worth 1 % of a pixel's standard deviation, so the analytic score is followed further.
   double paper_ode_end = 1e-8;
 
+  /// Whether chains take noise off the likelihood: in "paper" mode they never do.
   bool sharpened() const { return sharpen && mode != Mode::paper; }
   int cooling() const { return temperatures * trajectories_a_temperature; }
   int trajectories() const { return mode == Mode::paper ? paper_steps : cooling() + settling + tail * tail_every(); }

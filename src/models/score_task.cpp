@@ -18,14 +18,6 @@ enum NoiseStream : std::uint32_t { noise_of_example = 0, level_of_example = 1, n
 
 constexpr double validated_levels[] = {0.01, 0.02, 0.05, 0.1, 0.2};
 
-double standard_deviation(const HostView2<float>& power, Grid grid) {
-  double sum = 0;
-  for (int ky = 0; ky < grid.height; ++ky) {
-    for (int kx = 0; kx < grid.half_width(); ++kx) sum += power(ky, kx) * (kx == 0 || 2 * kx == grid.width ? 1.0 : 2.0);
-  }
-  return std::sqrt(sum / static_cast<double>(grid.pixels()));
-}
-
 /// Standard normal of a uniform in (0, 1) by bisection: the noise level is drawn once a sample.
 double normal_quantile(double u) {
   double low = -9, high = 9;
@@ -101,7 +93,8 @@ ScoreTask::ScoreTask(const Communicator& comm, const Config& config, std::uint64
                   " ranks",
               config.where("train.batch"), "choose a multiple of the number of ranks");
     }
-    model_ = std::make_unique<ScoreModel>(config, standard_deviation(sizes_[0].host_power, sizes_[0].maps->grid()));
+    model_ =
+        std::make_unique<ScoreModel>(config, pixel_standard_deviation(sizes_[0].host_power, sizes_[0].maps->grid()));
     const std::string usual = model_->settings().whitened ? "log-uniform" : "normal";
     log_uniform_ = config.choice("train.sigma", usual, {"log-uniform", "normal"}) == "log-uniform";
     sigma_std_ = config.number("train.sigma_std", 0.2, 1e-6, 100);

@@ -219,6 +219,7 @@ TEST(Train, MakesAPriorToSampleUnder) {
   EXPECT_NE(Hdf5Reader(folder / "out.h5").data_digest(), expected) << "the weights decide";
 
   std::filesystem::remove(folder / "out.h5");
+  folder.write("dark.txt", "10 0\n100000 0\n");
   std::filesystem::copy_file(folder / "prior.safetensors", folder / "short.safetensors");
   std::filesystem::resize_file(folder / "short.safetensors",
                                std::filesystem::file_size(folder / "short.safetensors") - 4);
@@ -228,7 +229,7 @@ TEST(Train, MakesAPriorToSampleUnder) {
     const char* word;
   };
   for (const Bad& bad :
-       {Bad{"--set prior.model=cl.txt", 3, "cl.txt"},
+       {Bad{"--set prior.model=cl.txt", 3, "cl.txt"}, Bad{"--set prior.power_spectrum=dark.txt", 3, "no power"},
         Bad{"--set prior.model=short.safetensors", 3, "short.safetensors"},
         Bad{"--set prior.model=nowhere.safetensors", 5, "nowhere.safetensors"},
         Bad{"--set survey.pixel_arcmin=1.0", 2, "arcmin"}, Bad{"--set survey.size=[31,32]", 2, "multiples of 2"}}) {

@@ -91,5 +91,14 @@ TEST_F(PowerSpectrumTest, CosmosGridVariance) {
   EXPECT_NEAR(std::sqrt(variance), 0.029074380, 1e-9);  // from numpy.interp and numpy.fft.fftfreq
 }
 
+// White power but for the pinned mean: each of the other modes counts once, also those that a half spectrum leaves out.
+TEST(PixelPower, GivesTheStandardDeviationOfAPixel) {
+  for (const Grid grid : {Grid{5, 6}, Grid{6, 5}, Grid{4, 4}}) {
+    const HostView2<float> power = pixel_power(PowerSpectrum({1, 1e6}, {1, 1}), grid, 1.0);
+    const double modes = static_cast<double>(grid.pixels()), one = static_cast<double>(power(0, 1));
+    EXPECT_NEAR(pixel_standard_deviation(power, grid), std::sqrt(one * (modes - 1) / modes), 1e-6 * std::sqrt(one));
+  }
+}
+
 }  // namespace
 }  // namespace umbriel
