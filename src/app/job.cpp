@@ -45,6 +45,9 @@ Job::Job(const Communicator& comm, const std::string& output, const RunLimits& l
       limits_(limits),
       lock_([&] {
         FileLock lock;
+        // Who sees the lock file may send signals, to any rank.
+        if (stops_in_order) watch_stop_signals();
+        comm.barrier();
         comm.together([&] {
           if (!comm.is_root()) return;
           lock = FileLock(output);
@@ -52,9 +55,7 @@ Job::Job(const Communicator& comm, const std::string& output, const RunLimits& l
         });
         return lock;
       }()),
-      watchdog_(comm, 60 * limits.deadline) {
-  if (stops_in_order) watch_stop_signals();
-}
+      watchdog_(comm, 60 * limits.deadline) {}
 
 bool Job::work(const Stopwatch& since, const std::function<bool(const std::function<bool()>& pause)>& advance,
                const std::function<void()>& save) const {

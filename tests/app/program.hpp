@@ -66,6 +66,22 @@ class Folder {
     return outcome;
   }
 
+  /// Starts a program here, waits until it has made the file `begun`, and `seconds` more, and then does `act`: shell
+  /// commands in which $pid is the program, or its mpirun. How long a program takes on a busy machine nobody knows
+  /// beforehand: one that came to its end before that is started once more, and met after half the time.
+  /// @param output  files of the program, which are removed with `begun` before it is started once more
+  /// @return how the program ended; 0 if it came to its end first every time
+  Outcome disturbed(const std::string& program, const std::string& output, const std::string& begun, double seconds,
+                    const std::string& act) const {
+    for (int attempt = 1;; ++attempt, seconds /= 2) {
+      const Outcome outcome =
+          shell(program + " & pid=$!; while kill -0 $pid && ! test -s " + begun + "; do sleep 0.01; done; sleep " +
+                std::to_string(seconds) + "; " + act + "; wait $pid; exit $?");
+      if (outcome.code != 0 || attempt == 6) return outcome;
+      shell("rm -rf " + output + " " + begun);
+    }
+  }
+
   Outcome umbriel(const std::string& arguments, int ranks = 1) const { return shell(program(arguments, ranks)); }
 
   static std::string program(const std::string& arguments, int ranks = 1) {

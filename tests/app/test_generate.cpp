@@ -84,10 +84,7 @@ TEST(Generate, StoppedBySignalGoesOnToTheSameMaps) {
   ASSERT_EQ(folder.umbriel("train diffusion diffusion.toml").code, 0);
   const std::string command = "generate kappa --set generate.model=diffusion.safetensors --set generate.samples=1200 ";
   const std::string run = Folder::program(command + "--set run.output=x.h5", 2);
-  const Outcome stopped = folder.shell(run +
-                                       " & pid=$!; while ! test -e x.h5.log.jsonl; do sleep 0.01; done; sleep 0.5; "
-                                       "pkill -USR1 -P $pid; wait $pid; exit $?");
-  if (stopped.code == 0) GTEST_SKIP() << "the maps were made before the signal came";
+  const Outcome stopped = folder.disturbed(run, "x.h5", "x.h5.lock", 0.5, "pkill -USR1 -P $pid");
   ASSERT_EQ(stopped.code, 75) << stopped.output;
   EXPECT_NE(stopped.output.find("umbriel generate kappa"), std::string::npos) << stopped.output;
   const Outcome resumed = folder.umbriel(command + "--set run.output=x.h5", 3);
@@ -101,7 +98,8 @@ TEST(Generate, StoppedBySignalGoesOnToTheSameMaps) {
   const std::string slow = Folder::program(command + "--set run.output=slow.h5", 2);
   const Outcome helped = folder.shell(
       slow +
-      " & pid=$!; while ! test -s slow.h5.log.jsonl; do sleep 0.01; done; set -- $(pgrep -P $pid); kill -STOP $2; "
+      " & pid=$!; while kill -0 $pid && ! test -s slow.h5.log.jsonl; do sleep 0.01; done; set -- $(pgrep -P $pid); "
+      "kill -STOP $2; "
       "asleep=0; for i in $(seq 1000); do sleep 0.05; case $(cut -d\" \" -f3 /proc/$1/stat) in "
       "S) asleep=$((asleep + 1));; *) asleep=0;; esac; test $asleep -lt 10 || break; done; kill -CONT $2; wait $pid; "
       "exit $?");

@@ -149,8 +149,7 @@ TEST(Tune, KilledAndRunAgainRepeatsNothing) {
     for (const char* trial : {"000", ranks == 1 ? "003" : "002"}) {
       const std::string at = std::string("tune.trials/") + trial + ".checkpoint.h5";
       const std::string kill = ranks == 1 ? "kill -9 $pid" : "pkill -KILL -P $pid";
-      const Outcome killed =
-          folder.shell(run + " & pid=$!; while ! test -e " + at + "; do sleep 0.01; done; " + kill + "; wait $pid");
+      const Outcome killed = folder.disturbed(run, "tune.h5 tune.trials", at, 0, kill);
       EXPECT_NE(killed.code, 0) << killed.output;
     }
     EXPECT_FALSE(std::filesystem::exists(folder / "tune.h5"));
@@ -183,9 +182,8 @@ TEST(Tune, KilledAndRunAgainRepeatsNothing) {
 TEST(Tune, StoppedBySignalGoesOn) {
   const Folder folder;
   write_search(folder, ranges, "steps = 60\ncheckpoint_steps = 10\n");
-  const Outcome stopped = folder.shell(Folder::program("tune flow.toml", 2) +
-                                       " & pid=$!; while ! test -e tune.trials/002.checkpoint.h5; do sleep 0.01; done; "
-                                       "pkill -USR1 -P $pid; wait $pid; exit $?");
+  const Outcome stopped = folder.disturbed(Folder::program("tune flow.toml", 2), "tune.h5 tune.trials",
+                                           "tune.trials/002.checkpoint.h5", 0, "pkill -USR1 -P $pid");
   ASSERT_EQ(stopped.code, 75) << stopped.output;
   EXPECT_NE(stopped.output.find("umbriel tune flow.toml"), std::string::npos) << stopped.output;
   ASSERT_EQ(folder.umbriel("tune flow.toml", 2).code, 0);
