@@ -47,6 +47,11 @@ struct Grid {
   bool operator==(const Grid&) const = default;
 };
 
+/// Modes of the full plane that mode kx of the half spectrum stands for: 1 on the self-conjugate columns, else 2.
+KOKKOS_INLINE_FUNCTION float mode_weight(const Grid& grid, int kx) {
+  return kx == 0 || 2 * kx == grid.width ? 1.0f : 2.0f;
+}
+
 /// A View whose elements are not set: for buffers that the next kernel fills.
 template <class ViewType, class... Extents>
 ViewType uninitialised(const std::string& label, Extents... extents) {

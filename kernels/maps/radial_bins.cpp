@@ -5,7 +5,6 @@
 #include <numbers>
 
 #include "umbriel/core/loops.hpp"
-#include "umbriel/maps/spin2.hpp"
 
 namespace umbriel {
 namespace {

@@ -27,9 +27,4 @@ KOKKOS_INLINE_FUNCTION Spin2 spin2(const Grid& grid, int ky, int kx) {
   return {(k1 * k1 - k2 * k2) * inverse, 2.0f * k1 * k2 * keep * inverse};
 }
 
-/// Modes of the full plane that mode kx of the half spectrum stands for: 1 on the self-conjugate columns, else 2.
-KOKKOS_INLINE_FUNCTION float mode_weight(const Grid& grid, int kx) {
-  return kx == 0 || 2 * kx == grid.width ? 1.0f : 2.0f;
-}
-
 }  // namespace umbriel

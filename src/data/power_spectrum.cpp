@@ -85,7 +85,7 @@ HostView2<float> pixel_power(const PowerSpectrum& spectrum, Grid grid, double pi
 double pixel_standard_deviation(const HostView2<float>& power, Grid grid) {
   double sum = 0;
   for (int ky = 0; ky < grid.height; ++ky) {
-    for (int kx = 0; kx < grid.half_width(); ++kx) sum += power(ky, kx) * (kx == 0 || 2 * kx == grid.width ? 1.0 : 2.0);
+    for (int kx = 0; kx < grid.half_width(); ++kx) sum += mode_weight(grid, kx) * power(ky, kx);
   }
   return std::sqrt(sum / static_cast<double>(grid.pixels()));
 }

@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "umbriel/inference/spectra.hpp"
-#include "umbriel/maps/spin2.hpp"
 
 namespace umbriel {
 namespace {

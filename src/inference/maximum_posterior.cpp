@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "umbriel/inference/spectra.hpp"
-#include "umbriel/maps/spin2.hpp"
 
 namespace umbriel {
 namespace {

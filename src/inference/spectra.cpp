@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "umbriel/maps/spin2.hpp"
 #include "umbriel/rng/normal.hpp"
 
 namespace umbriel {

@@ -104,9 +104,6 @@ struct FinishJacobian {
   KOKKOS_INLINE_FUNCTION void operator()(const std::int64_t n) const { out(n) = whitening - out(n); }
 };
 
-/// Modes that (ky, kx) of the half plane stands for.
-double weight(Grid grid, int kx) { return kx == 0 || 2 * kx == grid.width ? 1 : 2; }
-
 /// Mean power of u over modes of one multipole.
 class Spectrum {
  public:
@@ -125,8 +122,8 @@ class Spectrum {
       for (const int mode : members) {
         const int ky = mode / grid.half_width(), kx = mode % grid.half_width();
         bin_[static_cast<std::size_t>(mode)] = modes_.size() - 1;
-        modes_.back() += weight(grid, kx);
-        multipoles_.back() += weight(grid, kx) * multipole(grid, pixel_arcmin, ky, kx);
+        modes_.back() += mode_weight(grid, kx);
+        multipoles_.back() += mode_weight(grid, kx) * multipole(grid, pixel_arcmin, ky, kx);
       }
       multipoles_.back() /= modes_.back();
     }
@@ -149,7 +146,7 @@ class Spectrum {
           const Complex a = host(i, ky, kx);
           const double square = static_cast<double>(a.real()) * static_cast<double>(a.real()) +
                                 static_cast<double>(a.imag()) * static_cast<double>(a.imag());
-          power[bin_[static_cast<std::size_t>(ky * grid_.half_width() + kx)]] += weight(grid_, kx) * square;
+          power[bin_[static_cast<std::size_t>(ky * grid_.half_width() + kx)]] += mode_weight(grid_, kx) * square;
         }
       }
     }
@@ -387,8 +384,8 @@ FieldTransform::FieldTransform(const FieldTransformSettings& settings, Grid grid
         const double t = std::log(at / l[above - 1]) / std::log(l[above] / l[above - 1]);
         power = std::exp((1 - t) * std::log(p[above - 1]) + t * std::log(p[above]));
       }
-      log_jacobian_ -= 0.5 * weight(grid, kx) * std::log(power);
-      deviation_ += weight(grid, kx) * power;
+      log_jacobian_ -= 0.5 * mode_weight(grid, kx) * std::log(power);
+      deviation_ += mode_weight(grid, kx) * power;
       const auto pixels = static_cast<double>(grid.pixels());  // the transforms are not scaled
       whiten(ky, kx) = static_cast<float>(1 / (std::sqrt(power) * pixels));
       colour(ky, kx) = static_cast<float>(std::sqrt(power) / pixels);

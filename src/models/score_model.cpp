@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "umbriel/maps/spin2.hpp"
-
 namespace umbriel {
 namespace {
 

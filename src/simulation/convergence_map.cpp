@@ -43,10 +43,7 @@ template <class F>
 double sum_over_modes(Grid grid, const F& value) {
   double sum = 0;
   for (int ky = 0; ky < grid.height; ++ky) {
-    for (int kx = 0; kx < grid.half_width(); ++kx) {
-      const bool alone = kx == 0 || 2 * kx == grid.width;
-      sum += (alone ? 1 : 2) * static_cast<double>(value(ky, kx));
-    }
+    for (int kx = 0; kx < grid.half_width(); ++kx) sum += mode_weight(grid, kx) * static_cast<double>(value(ky, kx));
   }
   return sum;
 }

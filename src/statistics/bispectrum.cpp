@@ -77,7 +77,7 @@ Bispectrum::Bispectrum(const FlatSky& sky, const std::vector<double>& mask, cons
       s.ring.push_back(inside ? static_cast<int>(above - edges.begin()) - 1 : -1);
       if (!inside) continue;
       const auto r = static_cast<std::size_t>(s.ring.back());
-      const double count = kx == 0 || 2 * kx == grid.width ? 1 : 2;
+      const double count = mode_weight(grid, kx);
       modes[r] += count;
       s.centres[r] += count * l;
     }

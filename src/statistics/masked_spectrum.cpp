@@ -22,9 +22,6 @@ namespace {
 
 using Complex64 = std::complex<double>;
 
-/// Modes of the full plane that one of the half plane stands for.
-double weight(const Grid& grid, int kx) { return kx == 0 || 2 * kx == grid.width ? 1 : 2; }
-
 }  // namespace
 
 double FlatSky::multipole(int ky, int kx) const {
@@ -53,7 +50,7 @@ struct MaskedSpectrum::State {
     for (std::size_t at = 0; at < band.size(); ++at) {
       if (band[at] >= 0)
         sums[static_cast<std::size_t>(band[at])] +=
-            weight(sky.grid, static_cast<int>(at % static_cast<std::size_t>(columns))) * value(at);
+            mode_weight(sky.grid, static_cast<int>(at % static_cast<std::size_t>(columns))) * value(at);
     }
     return sums;
   }
@@ -77,7 +74,8 @@ struct MaskedSpectrum::State {
     for (std::size_t at = 0; at < half; ++at) mask_power[at] = v[at].real();
     std::vector<double> weights(half);
     for (std::size_t at = 0; at < half; ++at)
-      weights[at] = mask_power[at] * weight(grid, static_cast<int>(at % static_cast<std::size_t>(grid.half_width())));
+      weights[at] =
+          mask_power[at] * mode_weight(grid, static_cast<int>(at % static_cast<std::size_t>(grid.half_width())));
     std::vector<std::vector<double>> indicators(n);
     for (std::size_t b = 0; b < n; ++b) {
       unfold_even([&](std::size_t at) { return band[at] == static_cast<int>(b) ? 1.0 : 0.0; });
@@ -139,8 +137,8 @@ MaskedSpectrum::MaskedSpectrum(const FlatSky& sky, const std::vector<double>& ma
       s.band.push_back(inside ? static_cast<int>(above - edges.begin()) - 1 : -1);
       if (!inside) continue;
       const auto b = static_cast<std::size_t>(s.band.back());
-      s.modes[b] += weight(grid, kx);
-      s.centres[b] += weight(grid, kx) * l;
+      s.modes[b] += mode_weight(grid, kx);
+      s.centres[b] += mode_weight(grid, kx) * l;
     }
   }
   for (std::size_t b = 0; b < s.bands(); ++b) {
@@ -214,7 +212,7 @@ MaskedSpectrum::Windows MaskedSpectrum::windows() const {
   std::vector<double> modes(bounds.size() + 1, 0), sums = modes;
   for (std::size_t at = 0; at < half; ++at) {
     ring[at] = static_cast<std::size_t>(std::upper_bound(bounds.begin(), bounds.end(), multipole[at]) - bounds.begin());
-    const double count = weight(grid, static_cast<int>(at % columns));
+    const double count = mode_weight(grid, static_cast<int>(at % columns));
     modes[ring[at]] += count;
     sums[ring[at]] += count * multipole[at];
   }
@@ -238,7 +236,7 @@ MaskedSpectrum::Windows MaskedSpectrum::windows() const {
     const auto& leak = s.transform->forward();
     for (std::size_t at = 0; at < half; ++at) {
       coupled(static_cast<Eigen::Index>(b), static_cast<Eigen::Index>(place[ring[at]])) +=
-          weight(grid, static_cast<int>(at % columns)) * leak[at].real();
+          mode_weight(grid, static_cast<int>(at % columns)) * leak[at].real();
     }
     coupled.row(static_cast<Eigen::Index>(b)) /= pixels * pixels * pixels * s.modes[b];
   }

@@ -7,7 +7,6 @@
 
 #include "umbriel/inference/score_residual.hpp"
 #include "umbriel/inference/spectra.hpp"
-#include "umbriel/maps/spin2.hpp"
 
 namespace umbriel::testing {
 
