@@ -898,6 +898,9 @@ bool validate_calibration(const CommandLine& line, const Settings& s, ResultFile
 
   // What it came to.
   char text[320];
+  std::snprintf(text, sizeof text, "%d mocks of %s fields, %d draws each", static_cast<int>(n_mocks),
+                s.truths.empty() ? s.kind_name().c_str() : "given", s.draws);
+  log::info(text);
   for (std::size_t l = 0; l < levels.size(); ++l) {
     std::snprintf(
         text, sizeof text,

@@ -147,6 +147,7 @@ TEST(Validate, RanksMocksTheSameForAnyRanks) {
   for (const int ranks : {2, 3, 7}) {  // mocks left over; more ranks than mocks
     const Outcome outcome = folder.umbriel("validate validate.toml", ranks);
     ASSERT_EQ(outcome.code, 0) << outcome.output;
+    EXPECT_NE(outcome.output.find("5 mocks of lognormal fields, 7 draws each\n"), std::string::npos) << outcome.output;
     EXPECT_EQ(digest(folder / "v.h5"), one) << ranks;
   }
   const Hdf5Reader file(folder / "v.h5");
