@@ -238,7 +238,7 @@ TEST(Faults, KilledOrStoppedSimulation) {
   const Folder folder;
   folder.write("cl.txt", "10 1e-8\n1000 1e-9\n10000 2e-11\n100000 1e-13\n");
   folder.write("simulate.toml",
-               "[run]\noutput = \"s.h5\"\ncheckpoint_minutes = 0.0005\n[simulate]\nsamples = 1500\nsize = [64, 64]\n"
+               "[run]\noutput = \"s.h5\"\ncheckpoint_minutes = 0.0005\n[simulate]\nsamples = 4000\nsize = [64, 64]\n"
                "power_spectrum = \"cl.txt\"\n");
   kill_or_stop(folder, "simulate kappa simulate.toml", "s.h5", "maps are drawn already");
 }
